@@ -1,0 +1,61 @@
+# Two commands do everything on a fresh machine: "make demo" and "make test".
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+KEEP   ?= 0
+
+.PHONY: help venv demo test test-kube check format bench bench-% lab kube-assets e2e crds lock clean
+
+help:  ## What can be made
+	@grep -hE '^[a-z0-9%-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+venv: $(VENV)/installed  ## The environment in .venv
+
+demo: venv  ## A legacy installation becomes one fleet under load; KEEP=1 leaves lab and UI running
+	$(BIN)/konverge lab demo $(if $(filter 1,$(KEEP)),--keep) --report demo-report.json
+
+test: venv  ## All tests on the lab
+	$(BIN)/pytest -q
+
+test-kube: venv  ## Conformance and integration tests on a real kube-apiserver
+	$(BIN)/python tools/test_kube.py
+
+kube-assets: venv  ## etcd, kube-apiserver and kube-controller-manager into a cache outside the repository
+	$(BIN)/python tools/kube_assets.py
+
+check: venv  ## Lint, types, import contracts, generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/sizes.py
+	$(BIN)/konverge crds --check charts/konverge/crds
+
+crds: venv  ## Write the CRDs from the models
+	$(BIN)/konverge crds --write charts/konverge/crds
+
+format: venv  ## Format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: bench-render  ## All benchmarks
+
+bench-%: venv  ## One benchmark: a table, and build/bench-NAME.json
+	$(BIN)/python tools/bench_$*.py
+
+lab: venv  ## The lab in the foreground
+	$(BIN)/konverge lab up --legacy 3
+
+e2e: venv  ## The end-to-end tests alone
+	$(BIN)/pytest -q tests/e2e
+
+lock:  ## Renew constraints.txt
+	tools/lock.sh
+
+clean:  ## Remove what was built
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

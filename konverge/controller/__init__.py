@@ -1,0 +1,1 @@
+"""The long-running process: one set of caches and one rendered configuration for any number of proxies."""

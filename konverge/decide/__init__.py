@@ -1,0 +1,1 @@
+"""Pure decisions: (snapshot, now) -> decision; no I/O, no clock."""

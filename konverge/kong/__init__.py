@@ -1,0 +1,1 @@
+"""Kong's Admin and Status API: client, declarative configuration, error mapping."""

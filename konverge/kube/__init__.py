@@ -1,0 +1,1 @@
+"""The Kubernetes API: client, custom resources, exec and port-forward."""

@@ -1,0 +1,1 @@
+"""The embedded cluster: stand-in Kubernetes API, pods as processes, stand-in Kong."""

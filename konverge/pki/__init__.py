@@ -1,0 +1,1 @@
+"""Authorities, leaves, trust bundles and the files that Kong and clients load."""

@@ -1,0 +1,1 @@
+"""Kubernetes objects to a Kong declarative configuration, as KIC would; pure."""
