@@ -1,0 +1,141 @@
+"""Brings a fleet from what is observed to what is desired; level-triggered: it reads everything anew each time.
+
+A revision is compiled once per change and stored before the first push. Proxies that carry traffic get it in waves;
+proxies that do not are onboarded. Between changes the loaded hashes are read from the proxies, never from Kubernetes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from konverge.controller.watching import Sources
+from konverge.errors import KonvergeError, VerificationFailed
+from konverge.kube.client import KubeClient
+from konverge.model.fleet import Fleet
+from konverge.model.proxy import Proxy, ProxyOutcome
+from konverge.model.revision import Revision
+from konverge.operate.clock import Clock, utc_now
+from konverge.operate.connecting import open_gateways
+from konverge.operate.discovering import read_proxies
+from konverge.operate.fleets import parse_fleet
+from konverge.operate.onboarding import onboard_proxies, set_gate
+from konverge.operate.ports import Gateways
+from konverge.operate.rendering import compile_revision
+from konverge.operate.revisions import store_revision
+from konverge.operate.syncing import summarise_fleet, sync_proxies
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the controller has done since it started; shown by /metrics."""
+
+    compiled: int = 0
+    revisions: int = 0
+    syncs: int = 0
+    onboarded: int = 0
+    drifted: int = 0
+    failures: int = 0
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """One fleet's desired revision and what is known of its proxies."""
+
+    kube: KubeClient
+    sources: Sources
+    clock: Clock = utc_now
+    revision: Revision | None = None
+    counters: Counters = field(default_factory=Counters)
+    last_error: str = ""
+    _loaded: dict[str, str] = field(default_factory=dict)
+    """Pod uid to the hash that was verified last."""
+
+    async def reconcile(self) -> None:
+        """Compile, store, push, onboard; failures are logged and tried again with the next call."""
+        body = self.sources.fleet()
+        if body is None:
+            return
+        fleet = parse_fleet(body)
+        if fleet.spec.paused:
+            return
+        revision = await self._compile(fleet)
+        proxies = read_proxies(fleet, self.sources.slices(fleet.admin_service))
+        self._loaded = {uid: loaded for uid, loaded in self._loaded.items() if uid in {p.uid for p in proxies}}
+        async with open_gateways(self.kube, fleet, self.clock) as gateways:
+            await self._find_drift(gateways, [p for p in proxies if p.uid in self._loaded], revision)
+            pending = [p for p in proxies if self._loaded.get(p.uid) != revision.hash or not p.ready]
+            if pending or fleet.status.current_hash != revision.hash:
+                await self._bring_up(fleet, gateways, revision, pending)
+
+    async def _compile(self, fleet: Fleet) -> Revision:
+        objects = list(self.sources.objects())
+        draft, rendered = await asyncio.to_thread(compile_revision, fleet, objects, self.clock)
+        self.counters.compiled += 1
+        if self.revision is not None and self.revision.hash == draft.hash:
+            return self.revision
+        for problem in rendered.problems:
+            log.warning("%s: %s: %s", problem.object_ref, problem.reason, problem.message)
+        self.revision = await store_revision(self.kube, fleet, draft, author="controller", clock=self.clock)
+        self.counters.revisions += 1
+        log.info("revision %d: %d routes, hash %s", self.revision.number, self.revision.routes, self.revision.hash)
+        return self.revision
+
+    async def _find_drift(self, gateways: Gateways, proxies: Sequence[Proxy], revision: Revision) -> None:
+        """Read every known proxy's hash and forget those that lost or changed their configuration."""
+        hashes = await asyncio.gather(*(_read_hash(gateways, proxy) for proxy in proxies))
+        for proxy, loaded in zip(proxies, hashes, strict=True):
+            if loaded is not None and loaded != self._loaded[proxy.uid]:
+                log.warning("proxy %s drifted: it has loaded %s, not %s", proxy.name, loaded, revision.hash)
+                self.counters.drifted += 1
+                del self._loaded[proxy.uid]
+
+    async def _bring_up(self, fleet: Fleet, gateways: Gateways, revision: Revision, pending: Sequence[Proxy]) -> None:
+        serving = [proxy for proxy in pending if proxy.ready]
+        joining = [proxy for proxy in pending if not proxy.ready]
+        try:
+            if serving:
+                self.counters.syncs += 1
+                outcomes = await sync_proxies(self.kube, fleet, gateways, revision, serving, self.clock)
+                self._remember(serving, outcomes)
+                await self._close_gates(serving, outcomes)
+            if joining:
+                outcomes = await onboard_proxies(self.kube, fleet, gateways, revision, joining, self.clock)
+                self.counters.onboarded += sum(1 for outcome in outcomes if outcome.ok)
+                self._remember(joining, outcomes)
+        except VerificationFailed as error:
+            self.counters.failures += 1
+            self.last_error = error.message
+            log.exception("revision %d is harmful and was stopped", revision.number)
+        await summarise_fleet(self.kube, fleet, revision, self.clock)
+
+    def _remember(self, proxies: Sequence[Proxy], outcomes: Sequence[ProxyOutcome]) -> None:
+        by_name = {outcome.proxy: outcome for outcome in outcomes}
+        for proxy in proxies:
+            outcome = by_name.get(proxy.name)
+            if outcome is not None and outcome.ok:
+                self._loaded[proxy.uid] = outcome.loaded_hash
+            elif outcome is not None:
+                self.counters.failures += 1
+                log.warning("proxy %s: %s: %s", proxy.name, outcome.outcome.reason, outcome.outcome.message)
+
+    async def _close_gates(self, proxies: Sequence[Proxy], outcomes: Sequence[ProxyOutcome]) -> None:
+        """Take proxies out of traffic whose configuration could not be proven and that hold no other."""
+        lost = {
+            outcome.proxy: outcome for outcome in outcomes if not outcome.ok and not outcome.loaded_hash.strip("0")
+        }
+        for proxy in proxies:
+            if proxy.name in lost:
+                await set_gate(self.kube, proxy, lost[proxy.name], self.clock)
+
+
+async def _read_hash(gateways: Gateways, proxy: Proxy) -> str | None:
+    """Return the loaded hash, or None where the proxy does not answer: silence is no drift."""
+    try:
+        return await gateways.reach(proxy).loaded_hash()
+    except KonvergeError:
+        return None

@@ -1,0 +1,131 @@
+"""Reads and writes ProxyFleet and ProxyInstance objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+from konverge.errors import Conflict, Invalid, NotFound
+from konverge.kube.client import KubeClient
+from konverge.kube.resources import PROXY_FLEETS, PROXY_INSTANCES, Object
+from konverge.model.fleet import Fleet, FleetSpec, FleetStatus
+from konverge.model.proxy import Proxy, ProxyStatus
+
+WRITE_ATTEMPTS = 5
+"""How often a status write is repeated on the newest object when somebody else wrote in between."""
+
+
+def parse_fleet(body: Object) -> Fleet:
+    """Turn a ProxyFleet object into a value; Invalid names the object and the first wrong field."""
+    metadata = body["metadata"]
+    try:
+        return Fleet(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            uid=metadata.get("uid", ""),
+            spec=FleetSpec.model_validate(body.get("spec", {})),
+            status=FleetStatus.model_validate(body.get("status", {})),
+        )
+    except ValidationError as error:
+        raise _invalid_fleet(metadata, error) from error
+
+
+def _invalid_fleet(metadata: Object, error: ValidationError) -> Invalid:
+    first = error.errors(include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return Invalid(
+        f"ProxyFleet {metadata['namespace']}/{metadata['name']}: spec.{field}: {first['msg']}",
+        reason="InvalidFleet",
+        hint="reference/errors.md#invalid-fleet",
+    )
+
+
+async def load_fleet(kube: KubeClient, name: str, namespace: str) -> Fleet:
+    """Read a fleet; NotFound lists the fleets that exist."""
+    body = await find_fleet(kube, name, namespace)
+    if body is None:
+        existing = [f"{f['metadata']['namespace']}/{f['metadata']['name']}" for f in await list_fleets(kube)]
+        raise NotFound(
+            f"No ProxyFleet {namespace}/{name}; fleets here: {', '.join(sorted(existing)) or 'none'}",
+            reason="FleetNotFound",
+            hint="reference/errors.md#fleet-not-found",
+        )
+    return parse_fleet(body)
+
+
+async def find_fleet(kube: KubeClient, name: str, namespace: str) -> Object | None:
+    """Read a ProxyFleet object, or None; NotFound where the CRDs are not installed is None too."""
+    return await kube.find(PROXY_FLEETS, name, namespace)
+
+
+async def list_fleets(kube: KubeClient, namespace: str | None = None) -> list[Object]:
+    """Read all ProxyFleet objects; an empty list where the CRD is not installed."""
+    try:
+        return await kube.list_all(PROXY_FLEETS, namespace)
+    except NotFound:
+        return []
+
+
+async def apply_fleet(kube: KubeClient, name: str, namespace: str, spec: FleetSpec) -> Fleet:
+    """Create the fleet, or set the fields of its spec."""
+    body = {
+        "apiVersion": PROXY_FLEETS.api_version,
+        "kind": PROXY_FLEETS.kind,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec.to_json(),
+    }
+    return parse_fleet(await kube.apply(PROXY_FLEETS, body))
+
+
+async def update_fleet_status(
+    kube: KubeClient, fleet: Fleet, change: Callable[[FleetStatus], FleetStatus]
+) -> FleetStatus:
+    """Apply a change to the newest status; nothing is written where it changes nothing."""
+    for attempt in range(WRITE_ATTEMPTS):
+        body = await kube.get(PROXY_FLEETS, fleet.name, fleet.namespace)
+        before = FleetStatus.model_validate(body.get("status", {}))
+        after = change(before)
+        if after == before and body.get("status"):
+            return after
+        try:
+            await kube.replace(PROXY_FLEETS, {**body, "status": after.to_json()}, "status")
+            return after
+        except Conflict:
+            if attempt == WRITE_ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+async def list_instances(kube: KubeClient, fleet: Fleet) -> dict[str, ProxyStatus]:
+    """Read the status of every ProxyInstance of a fleet, by pod name."""
+    items = await kube.list_all(PROXY_INSTANCES, fleet.namespace, labels=f"konverge.dev/fleet={fleet.name}")
+    return {item["metadata"]["name"]: ProxyStatus.model_validate(item.get("status", {})) for item in items}
+
+
+async def write_instance(kube: KubeClient, fleet: Fleet, proxy: Proxy, status: ProxyStatus) -> None:
+    """Create or update a ProxyInstance; it is owned by its pod and goes with it."""
+    body = await kube.find(PROXY_INSTANCES, proxy.name, fleet.namespace)
+    if body is None:
+        body = await _create_instance(kube, fleet, proxy)
+    if body.get("status") == status.to_json():
+        return
+    await kube.replace(PROXY_INSTANCES, {**body, "status": status.to_json()}, "status")
+
+
+async def _create_instance(kube: KubeClient, fleet: Fleet, proxy: Proxy) -> Object:
+    owner = {"apiVersion": "v1", "kind": "Pod", "name": proxy.name, "uid": proxy.uid}
+    body = {
+        "apiVersion": PROXY_INSTANCES.api_version,
+        "kind": PROXY_INSTANCES.kind,
+        "metadata": {
+            "name": proxy.name,
+            "namespace": fleet.namespace,
+            "labels": {"konverge.dev/fleet": fleet.name},
+            **({"ownerReferences": [owner]} if proxy.uid else {}),
+        },
+    }
+    try:
+        return await kube.create(PROXY_INSTANCES, body)
+    except Conflict:
+        return await kube.get(PROXY_INSTANCES, proxy.name, fleet.namespace)

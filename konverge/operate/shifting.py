@@ -1,0 +1,137 @@
+"""Moves the traffic of a Service from legacy pods to the fleet, one pod at a time, and back.
+
+In between the Service selects pods by a label of their own (``konverge.dev/traffic``), so that legacy and new
+proxies serve together and each can be taken in or out by itself. Nothing is terminated here: a pod that
+left the Service still answers those that have not noticed yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from konverge.errors import Unavailable, VerificationFailed
+from konverge.kube.client import KubeClient
+from konverge.kube.resources import ENDPOINT_SLICES, SERVICES, Object
+from konverge.model.fleet import Fleet
+from konverge.operate.configuring import PROBES
+from konverge.operate.discovering import discover_proxies
+from konverge.operate.ports import Gateways
+from konverge.operate.workloads import POLL, is_ready, label_pod, list_pods, select
+
+TRAFFIC_LABEL = "konverge.dev/traffic"
+"""Label of the pods that the Service selects while legacy and new proxies serve together; its value is the fleet."""
+ENDPOINTS_SECONDS = 60.0
+"""How long the EndpointSlices may take to follow a change of labels or selector."""
+
+
+async def read_selector(kube: KubeClient, service: str, namespace: str) -> dict[str, str]:
+    """Return what a Service selects."""
+    body = await kube.get(SERVICES, service, namespace)
+    return dict(body["spec"].get("selector") or {})
+
+
+async def serving_pods(kube: KubeClient, service: str, namespace: str) -> set[str]:
+    """Return the pods that the Service's EndpointSlices show as ready."""
+    slices = await kube.list_all(ENDPOINT_SLICES, namespace, labels=f"kubernetes.io/service-name={service}")
+    return {
+        endpoint["targetRef"]["name"]
+        for piece in slices
+        for endpoint in piece.get("endpoints") or ()
+        if endpoint.get("targetRef") and (endpoint.get("conditions") or {}).get("ready", True)
+    }
+
+
+async def wait_serving(
+    kube: KubeClient, service: str, namespace: str, pods: set[str], *, absent: bool = False
+) -> None:
+    """Wait until all of these pods are in the Service's EndpointSlices, or with ``absent`` none of them is."""
+    try:
+        async with asyncio.timeout(ENDPOINTS_SECONDS):
+            while True:
+                serving = await serving_pods(kube, service, namespace)
+                if (absent and not pods & serving) or (not absent and pods <= serving):
+                    return
+                await asyncio.sleep(POLL)
+    except TimeoutError:
+        what = "still serve" if absent else "do not serve"
+        raise Unavailable(
+            f"Service {namespace}/{service}: {', '.join(sorted(pods))} {what} after {ENDPOINTS_SECONDS:.0f} s",
+            reason="EndpointsNotFollowing",
+            hint="reference/errors.md#endpoints-not-following",
+        ) from None
+
+
+async def share_traffic(kube: KubeClient, fleet: Fleet, service: str, legacy: Mapping[str, str]) -> None:
+    """Let the Service select by the traffic label, which all legacy pods carry: nobody leaves, nobody joins yet."""
+    if await read_selector(kube, service, fleet.namespace) != dict(legacy):
+        return
+    pods = await list_pods(kube, fleet.namespace, legacy)
+    for pod in pods:
+        await label_pod(kube, pod["metadata"]["name"], fleet.namespace, TRAFFIC_LABEL, fleet.name)
+    await select(kube, service, fleet.namespace, {TRAFFIC_LABEL: fleet.name})
+    await wait_serving(kube, service, fleet.namespace, {p["metadata"]["name"] for p in pods if is_ready(p)})
+
+
+async def admit_fleet(
+    kube: KubeClient, fleet: Fleet, gateways: Gateways, service: str, marker: str, soak: float
+) -> int:
+    """Let ready proxies of the fleet into the Service: one first, then the rest; return how many serve."""
+    pods = [pod["metadata"]["name"] for pod in await list_pods(kube, fleet.namespace, fleet.labels) if is_ready(pod)]
+    if not pods:
+        raise VerificationFailed(
+            f"No proxy of fleet {fleet.namespace}/{fleet.name} is ready; traffic stays where it is",
+            reason="NoReadyProxy",
+            hint="reference/errors.md#no-ready-proxy",
+        )
+    for group in (pods[:1], pods[1:]):
+        for pod in group:
+            await label_pod(kube, pod, fleet.namespace, TRAFFIC_LABEL, fleet.name)
+        await wait_serving(kube, service, fleet.namespace, set(group))
+        await watch_fleet(kube, fleet, gateways, marker, soak)
+    return len(pods)
+
+
+async def dismiss_legacy(
+    kube: KubeClient,
+    fleet: Fleet,
+    gateways: Gateways,
+    service: str,
+    legacy: Sequence[Object],
+    marker: str,
+    soak: float,
+) -> None:
+    """Take legacy pods out of the Service one by one; each step is watched before the next."""
+    for pod in legacy:
+        name = pod["metadata"]["name"]
+        await label_pod(kube, name, fleet.namespace, TRAFFIC_LABEL, None)
+        await wait_serving(kube, service, fleet.namespace, {name}, absent=True)
+        await watch_fleet(kube, fleet, gateways, marker, soak)
+
+
+async def watch_fleet(kube: KubeClient, fleet: Fleet, gateways: Gateways, marker: str, soak: float) -> None:
+    """Watch the fleet for ``soak`` seconds and prove every data path; VerificationFailed names the proxy."""
+    await asyncio.sleep(soak)
+    proxies = await discover_proxies(kube, fleet)
+    paths = await asyncio.gather(*(gateways.reach(proxy).probe(marker, PROBES) for proxy in proxies))
+    for proxy, path in zip(proxies, paths, strict=True):
+        if not path.ok:
+            raise VerificationFailed(
+                f"Proxy {proxy.name}: {path.passed} of {path.probes} fresh connections answered: {path.failure}",
+                reason="DataPathFailed",
+                hint="reference/proxy-reasons.md#datapathfailed",
+            )
+
+
+async def claim_traffic(kube: KubeClient, fleet: Fleet, service: str) -> None:
+    """Let the Service select the fleet by its own labels: the end of the shift."""
+    await select(kube, service, fleet.namespace, fleet.labels)
+    ready = {p["metadata"]["name"] for p in await list_pods(kube, fleet.namespace, fleet.labels) if is_ready(p)}
+    await wait_serving(kube, service, fleet.namespace, ready)
+
+
+async def return_traffic(kube: KubeClient, service: str, namespace: str, selector: Mapping[str, str]) -> None:
+    """Give the Service back to the legacy pods; those that join are ready, and nobody else is stopped yet."""
+    await select(kube, service, namespace, selector)
+    ready = {p["metadata"]["name"] for p in await list_pods(kube, namespace, selector) if is_ready(p)}
+    await wait_serving(kube, service, namespace, ready)
