@@ -8,6 +8,7 @@ where Kubernetes' and aiohttp's errors become ours.
 from __future__ import annotations
 
 import asyncio
+import io
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -37,6 +38,7 @@ from konverge.kube.resources import Object, Resource
 FIELD_MANAGER = "konverge"
 REQUEST_TIMEOUT = 30.0
 """Seconds for one request that is not a watch; the API server itself gives up after 60."""
+BIG_BODY = 1 << 20
 PAGE = 500
 """Objects asked for at once in a list; client-go's pager uses the same."""
 
@@ -103,7 +105,7 @@ class KubeClient:
                 context=context,
                 client_configuration=configuration,
             )
-            namespace = loader.current_context["context"].safe_get("namespace") or "default"
+            namespace = loader.current_context["context"].get("namespace") or "default"
         except (ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if kubeconfig or context:
                 raise _bad_kubeconfig(kubeconfig, error) from error
@@ -166,7 +168,8 @@ class KubeClient:
                 method,
                 self.server + path,
                 params=query,
-                data=data,
+                # aiohttp warns of bodies over 1 MiB that are given as bytes, since they hold up the loop.
+                data=io.BytesIO(data) if data is not None and len(data) > BIG_BODY else data,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=timeout),
             ) as response:

@@ -154,7 +154,11 @@ def _simplify_fields(node: dict[str, Any], definitions: dict[str, Any]) -> dict[
     for key, value in node.items():
         if key in _DROPPED and not isinstance(value, dict):
             continue
-        if key == "default" and (value is None or value == [] or value == {} or value == ""):
+        if key == "default":
+            # The API server refuses null for a property that is not nullable, inside a default as well.
+            default = _without_nulls(value)
+            if default not in (None, "", [], {}):
+                simple[key] = default
             continue
         if key == "properties":
             simple[key] = {name: _simplify(field, definitions) for name, field in value.items()}
@@ -165,3 +169,9 @@ def _simplify_fields(node: dict[str, Any], definitions: dict[str, Any]) -> dict[
         else:
             simple[key] = _simplify(value, definitions)
     return simple
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return value

@@ -1,0 +1,214 @@
+"""Carries one request to one proxy: httpx on aiohttp's connections, verified TLS, a time limit on the whole.
+
+One :class:`Channel` per proxy keeps its connections; a *fresh* request never uses a kept one, because a kept
+connection is held by the worker that accepted it, also while that worker drains with the old configuration
+and the old trust. HTTP/1.1: Kong's HTTP/2 brings nothing measurable for these requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+import httpx
+from httpx_aiohttp import AiohttpTransport
+
+from konverge.errors import UsageError
+from konverge.kong.exchanging import PATIENT_SIZE, Exchange, build_trace, current
+from konverge.kong.failures import LostConnection, find_alert, find_cause
+from konverge.kong.outcomes import UnreachableCause
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds for TCP and TLS together."""
+KEPT_SECONDS = 60.0
+"""Seconds that an idle connection is kept: less than Kong's 75 (``keepalive_timeout`` of nginx)."""
+
+_FAILURES = (httpx.HTTPError, aiohttp.ClientError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer: lower-case header names, a prefix of the body, the size of all of it in bytes.
+
+    ``complete`` is false where the body broke off; ``reused`` is true on a connection kept from before.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    size: int = 0
+    complete: bool = True
+    reused: bool = False
+
+
+class Channel:
+    """Sends requests to one base URL such as ``https://10.0.0.7:8444``.
+
+    ``server_name`` is sent as SNI and compared with the certificate instead of the dialled address. An https
+    URL needs a context that verifies; UsageError otherwise. ``tunnel``: the URL is the local end of a port-forward,
+    which the API server has authenticated; there, and there alone, the context need not verify.
+    """
+
+    def __init__(
+        self, url: str, context: ssl.SSLContext | None = None, server_name: str = "", *, tunnel: bool = False
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._context = _require_verification(self.url, context, tunnel)
+        self._extensions: dict[str, Any] = {"sni_hostname": server_name} if server_name and context else {}
+        self._kept = _open_client(self._context, keep=True)
+        self._fresh: httpx.AsyncClient | None = None
+        self._patient = True
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the kept connections."""
+        await self._kept.aclose()
+        if self._fresh is not None:
+            await self._fresh.aclose()
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float,
+        keep: int,
+        fresh: bool = False,
+    ) -> Answer:
+        """Send one request within ``timeout`` seconds and keep up to ``keep`` bytes of the answer's body.
+
+        Raises LostConnection where there is no answer. An answer that breaks off in its body is returned.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout
+        patient = self._patient and len(content or b"") > PATIENT_SIZE
+        exchange = Exchange(deadline, body=content is not None, patient=patient)
+        try:
+            return await self._attempt(exchange, method, path, content, headers or {}, keep, fresh)
+        except _FAILURES as error:
+            if not exchange.ignored or not isinstance(error, TimeoutError):
+                raise self._lost(error, exchange, timeout) from error
+        self._patient = False
+        exchange = Exchange(deadline, body=True, patient=False)
+        try:
+            return await self._attempt(exchange, method, path, content, headers or {}, keep, fresh=True)
+        except _FAILURES as error:
+            raise self._lost(error, exchange, timeout) from error
+
+    async def _attempt(
+        self,
+        exchange: Exchange,
+        method: str,
+        path: str,
+        content: bytes | None,
+        headers: Mapping[str, str],
+        keep: int,
+        fresh: bool,
+    ) -> Answer:
+        sent = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
+        if content is not None:
+            sent["Content-Length"] = str(len(content))
+        if exchange.patient:
+            sent["Expect"] = "100-continue"
+        body = exchange.read_pieces(content) if content is not None else None
+        client = self._select(fresh)
+        request = client.build_request(
+            method, self.url + path, content=body, headers=sent, extensions=self._extensions
+        )
+        token = current.set(exchange)
+        try:
+            async with exchange.limit():
+                response = await client.send(request, stream=True)
+                exchange.begin()
+                try:
+                    answer = await _read(response, keep)
+                finally:
+                    await response.aclose()
+                return replace(answer, reused=exchange.reused)
+        finally:
+            current.reset(token)
+
+    def _select(self, fresh: bool) -> httpx.AsyncClient:
+        if not fresh:
+            return self._kept
+        if self._fresh is None:
+            self._fresh = _open_client(self._context, keep=False)
+        return self._fresh
+
+    def _lost(self, error: BaseException, exchange: Exchange, timeout: float) -> LostConnection:
+        cause, words = find_cause(error)
+        if cause is UnreachableCause.TIMED_OUT:
+            words = f"no answer within {timeout:g} s"
+        return LostConnection(
+            f"{self.url}: {words}",
+            cause,
+            exchange.delivery,
+            reused=exchange.reused,
+            alert=find_alert(error),
+        )
+
+
+async def _read(response: httpx.Response, keep: int) -> Answer:
+    kept, size, complete = bytearray(), 0, True
+    try:
+        async for chunk in response.aiter_raw():
+            size += len(chunk)
+            if len(kept) < keep:
+                kept += chunk[: keep - len(kept)]
+    except _FAILURES:
+        complete = False
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Answer(response.status_code, headers, bytes(kept), size, complete)
+
+
+def _require_verification(url: str, context: ssl.SSLContext | None, tunnel: bool) -> ssl.SSLContext:
+    if not url.startswith("https://"):
+        return _plain_context()
+    if tunnel and context is not None and url.startswith("https://127.0.0.1:"):
+        return context
+    if context is None or context.verify_mode != ssl.CERT_REQUIRED or not context.check_hostname:
+        raise UsageError(
+            f"{url} needs a TLS context that verifies the server and its name",
+            reason="UnverifiedServer",
+            hint="reference/errors.md#unverified-server",
+        )
+    return context
+
+
+@cache
+def _plain_context() -> ssl.SSLContext:
+    """Return a context for channels without TLS: building the default one costs 20 ms per proxy."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _open_client(context: ssl.SSLContext, *, keep: bool) -> httpx.AsyncClient:
+    def open_session() -> aiohttp.ClientSession:
+        connector = (
+            aiohttp.TCPConnector(ssl=context, limit=0, keepalive_timeout=KEPT_SECONDS)
+            if keep
+            else aiohttp.TCPConnector(ssl=context, limit=0, force_close=True)
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+            trace_configs=[build_trace()],
+        )
+
+    transport = AiohttpTransport(verify=context, client=open_session)
+    timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT)
+    return httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False, follow_redirects=False)
