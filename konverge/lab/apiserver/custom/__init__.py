@@ -1,0 +1,1 @@
+"""Custom resources: schemas, pruning, defaults, validation and their publication."""

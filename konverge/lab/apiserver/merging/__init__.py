@@ -1,0 +1,1 @@
+"""Patches, field ownership and server-side apply."""

@@ -1,0 +1,1 @@
+"""What kubectl prints: columns per kind, rendered by the server."""
