@@ -1,0 +1,1 @@
+"""Streams between clients and containers: exec, attach and port-forward over WebSocket and SPDY."""
