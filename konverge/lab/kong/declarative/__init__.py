@@ -1,0 +1,1 @@
+"""Declarative configuration: text -> document -> validated -> entities, with Kong's phases and Kong's words."""

@@ -1,0 +1,1 @@
+"""The proxy: from a matched route to an upstream and back."""

@@ -1,0 +1,183 @@
+"""Authentication: key-auth, basic-auth, jwt, hmac-auth, ldap-auth, oauth2, session, acl."""
+
+from __future__ import annotations
+
+from konverge.lab.kong.schema import typedefs as t
+from konverge.lab.kong.schema.checks import at_least_one_of, only_one_of
+from konverge.lab.kong.schema.fields import array, boolean, mapping, number, string, unordered
+from konverge.lab.kong.schema.plugins.base import PluginSchema
+
+HMACS = ("hmac-sha1", "hmac-sha256", "hmac-sha384", "hmac-sha512")
+CLAIMS = ("exp", "nbf")
+SAME_SITE = ("Strict", "Lax", "None", "Default")
+
+PLUGINS = (
+    PluginSchema(
+        "key-auth",
+        {
+            "key_names": array(t.header_name(), required=True, default=["apikey"]),
+            "hide_credentials": boolean(required=True, default=False),
+            "anonymous": string(),
+            "key_in_header": boolean(required=True, default=True),
+            "key_in_query": boolean(required=True, default=True),
+            "key_in_body": boolean(required=True, default=False),
+            "run_on_preflight": boolean(required=True, default=True),
+            "realm": string(),
+        },
+        no=("consumer",),
+    ),
+    PluginSchema(
+        "basic-auth",
+        {
+            "anonymous": string(),
+            "hide_credentials": boolean(required=True, default=False),
+            "realm": string(required=True, default="service"),
+        },
+        no=("consumer",),
+    ),
+    PluginSchema(
+        "jwt",
+        {
+            "uri_param_names": unordered(string(), default=["jwt"]),
+            "cookie_names": unordered(string(), default=[]),
+            "key_claim_name": string(default="iss"),
+            "secret_is_base64": boolean(required=True, default=False),
+            "claims_to_verify": unordered(string(one_of=CLAIMS)),
+            "anonymous": string(),
+            "run_on_preflight": boolean(required=True, default=True),
+            "maximum_expiration": number(default=0, between=(0, 31536000)),
+            "header_names": unordered(string(), default=["authorization"]),
+            "realm": string(),
+        },
+        no=("consumer",),
+    ),
+    PluginSchema(
+        "hmac-auth",
+        {
+            "hide_credentials": boolean(required=True, default=False),
+            "clock_skew": number(default=300, gt=0),
+            "anonymous": string(),
+            "validate_request_body": boolean(required=True, default=False),
+            "enforce_headers": array(string(), default=[]),
+            "algorithms": array(string(one_of=HMACS), default=list(HMACS)),
+            "realm": string(),
+        },
+        no=("consumer",),
+    ),
+    PluginSchema(
+        "ldap-auth",
+        {
+            "ldap_host": t.host(required=True),
+            "ldap_port": t.port(required=True, default=389),
+            "ldaps": boolean(required=True, default=False),
+            "start_tls": boolean(required=True, default=False),
+            "verify_ldap_host": boolean(required=True, default=False),
+            "base_dn": string(required=True),
+            "attribute": string(required=True),
+            "cache_ttl": number(required=True, default=60),
+            "hide_credentials": boolean(required=True, default=False),
+            "timeout": number(default=10000),
+            "keepalive": number(default=60000),
+            "anonymous": string(),
+            "header_type": string(default="ldap"),
+            "realm": string(),
+        },
+        no=("consumer",),
+    ),
+    PluginSchema(
+        "oauth2",
+        {
+            "scopes": array(string()),
+            "mandatory_scope": boolean(required=True, default=False),
+            "provision_key": string(auto="random", secret=True),
+            "token_expiration": number(required=True, default=7200),
+            "enable_authorization_code": boolean(required=True, default=False),
+            "enable_implicit_grant": boolean(required=True, default=False),
+            "enable_client_credentials": boolean(required=True, default=False),
+            "enable_password_grant": boolean(required=True, default=False),
+            "hide_credentials": boolean(required=True, default=False),
+            "accept_http_if_already_terminated": boolean(required=True, default=False),
+            "anonymous": string(),
+            "global_credentials": boolean(required=True, default=False),
+            "auth_header_name": string(default="authorization"),
+            "refresh_token_ttl": number(required=True, default=1209600, between=(0, 100000000)),
+            "reuse_refresh_token": boolean(required=True, default=False),
+            "persistent_refresh_token": boolean(required=True, default=False),
+            "pkce": string(default="lax", one_of=("none", "lax", "strict")),
+            "realm": string(),
+        },
+        checks=(
+            at_least_one_of(
+                "config.enable_authorization_code",
+                "config.enable_implicit_grant",
+                "config.enable_client_credentials",
+                "config.enable_password_grant",
+            ),
+        ),
+        no=("consumer",),
+    ),
+    PluginSchema(
+        "session",
+        {
+            "secret": string(auto="random", secret=True),
+            "storage": string(default="cookie", one_of=("cookie", "kong")),
+            "audience": string(default="default"),
+            "idling_timeout": number(default=900),
+            "rolling_timeout": number(default=3600),
+            "absolute_timeout": number(default=86400),
+            "stale_ttl": number(default=10),
+            "cookie_name": string(default="session"),
+            "cookie_path": string(default="/"),
+            "cookie_domain": string(),
+            "cookie_same_site": string(default="Strict", one_of=SAME_SITE),
+            "cookie_http_only": boolean(default=True),
+            "cookie_secure": boolean(default=True),
+            "remember": boolean(default=False),
+            "remember_cookie_name": string(default="remember"),
+            "remember_rolling_timeout": number(default=604800),
+            "remember_absolute_timeout": number(default=2592000),
+            "response_headers": unordered(string()),
+            "request_headers": unordered(string()),
+            "read_body_for_logout": boolean(required=True, default=False),
+            "logout_methods": unordered(string(one_of=("GET", "POST", "DELETE")), default=["POST", "DELETE"]),
+            "logout_query_arg": string(default="session_logout"),
+            "logout_post_arg": string(default="session_logout"),
+            "hash_subject": boolean(default=False),
+            "store_metadata": boolean(default=False),
+        },
+        no=("consumer",),
+    ),
+    PluginSchema(
+        "acl",
+        {
+            "allow": array(string()),
+            "deny": array(string()),
+            "hide_groups_header": boolean(required=True, default=False),
+            "always_use_authenticated_groups": boolean(required=True, default=False),
+        },
+        checks=(only_one_of("config.allow", "config.deny"),),
+        no=("consumer",),
+    ),
+    PluginSchema(
+        "acme",
+        {
+            "account_email": string(required=True),
+            "account_key": mapping(string(), string()),
+            "api_uri": t.url(default="https://acme-v02.api.letsencrypt.org/directory"),
+            "tos_accepted": boolean(default=False),
+            "eab_kid": string(),
+            "eab_hmac_key": string(secret=True),
+            "cert_type": string(default="rsa", one_of=("rsa", "ecc")),
+            "rsa_key_size": number(default=4096, one_of=(2048, 3072, 4096)),
+            "renew_threshold_days": number(default=14),
+            "domains": array(string()),
+            "allow_any_domain": boolean(default=False),
+            "fail_backoff_minutes": number(default=5),
+            "storage": string(default="shm", one_of=("kong", "shm", "redis", "consul", "vault")),
+            "storage_config": mapping(string(), mapping(string(), string())),
+            "preferred_chain": string(),
+            "enable_ipv4_common_name": boolean(default=True),
+        },
+        no=("consumer", "service", "route"),
+    ),
+)
