@@ -9,6 +9,7 @@ import typer
 
 from konverge import __version__
 from konverge.cli import certs, controlling, crds, migrating, rendering, serving, status, syncing
+from konverge.cli.demo.command import demo
 from konverge.lab.cli import lab_app
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app.command()(rendering.explain)
 app.command()(controlling.controller)
 app.command()(crds.crds)
 app.add_typer(serving.server_app, name="server")
+lab_app.command()(demo)
 app.add_typer(lab_app, name="lab")
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from typing import Annotated
 
 import typer
 
 from konverge.cli.options import Output
 from konverge.cli.output import FAILED, Format, console, print_json, run_async
-from konverge.operate.orchestrator import default_home, ensure_server, find_server, stop_server
+from konverge.errors import FinalError
+from konverge.operate.orchestrator import client_environment, default_home, ensure_server, find_server, stop_server
 
 server_app = typer.Typer(no_args_is_help=True, help="The Prefect server that records the flow runs.")
 
@@ -55,3 +58,29 @@ def stop(output: Output = Format.TABLE) -> None:
         print_json({"stopped": stopped})
     else:
         console.print("stopped" if stopped else "no local server of ours runs")
+
+
+@server_app.command()
+def bootstrap(output: Output = Format.TABLE) -> None:
+    """Create the work pool, the deployments of prefect.yaml and the automation that ends zombie runs.
+
+    Running it again changes nothing. Example: konverge server bootstrap
+    """
+    run_async(_bootstrap(), output)
+    if output is Format.JSON:
+        print_json({"bootstrapped": True})
+    else:
+        console.print("bootstrapped; start a worker: prefect worker start --pool konverge")
+
+
+async def _bootstrap() -> None:
+    server = await ensure_server()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "flows.bootstrap", env=client_environment(server), stdout=asyncio.subprocess.DEVNULL
+    )
+    if await process.wait() != 0:
+        raise FinalError(
+            "The bootstrap of the Prefect server failed; its output is above",
+            reason="BootstrapFailed",
+            hint="howto/prefect.md",
+        )

@@ -34,9 +34,14 @@ class LegacyRelease:
 
 
 def find_release(
-    name: str, deployments: Iterable[dict[str, Any]], services: Iterable[dict[str, Any]]
+    name: str,
+    deployments: Iterable[dict[str, Any]],
+    services: Iterable[dict[str, Any]],
+    service: str = "",
 ) -> LegacyRelease:
-    """Return the release of that name.
+    """Return the release of that name. ``service`` names the Service of its traffic where that is known.
+
+    Once the traffic has moved, the Service selects other pods and can be found by its name only.
 
     Raises NotFound with the names that exist, CheckRefused where it is not the legacy topology.
     """
@@ -56,12 +61,12 @@ def find_release(
             f"Release {name!r} has several per-pod Deployments ({names}); name one with --deployment",
             reason="ReleaseAmbiguous",
         )
-    return _describe(name, mine[0], list(services))
+    return _describe(name, mine[0], list(services), service)
 
 
-def _describe(name: str, deployment: dict[str, Any], services: list[dict[str, Any]]) -> LegacyRelease:
+def _describe(name: str, deployment: dict[str, Any], services: list[dict[str, Any]], known: str) -> LegacyRelease:
     labels = deployment["spec"]["template"]["metadata"].get("labels", {})
-    service = find_traffic_service(services, labels)
+    service = _named_service(services, known) if known else find_traffic_service(services, labels)
     controller = _environment(_container(deployment, CONTROLLER_CONTAINER) or {})
     proxy_container = _container(deployment, PROXY_CONTAINER) or {}
     proxy = _environment(proxy_container)
@@ -102,6 +107,17 @@ def find_traffic_service(services: Iterable[dict[str, Any]], labels: Mapping[str
             hint="reference/errors.md#traffic-service-not-found",
         )
     return min(matching, key=lambda s: (rank.get(s["spec"].get("type", ""), 2), s["metadata"]["name"]))
+
+
+def _named_service(services: Iterable[dict[str, Any]], name: str) -> dict[str, Any]:
+    found = next((s for s in services if s["metadata"]["name"] == name), None)
+    if found is None:
+        raise CheckRefused(
+            f"There is no Service {name} in the namespace of the release",
+            reason="TrafficServiceNotFound",
+            hint="reference/errors.md#traffic-service-not-found",
+        )
+    return found
 
 
 def refuse_unhealthy(release: LegacyRelease) -> None:

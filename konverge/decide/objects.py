@@ -208,6 +208,7 @@ FLEET_RULES: list[Object] = [
     _rule([""], ["secrets"], _WRITE),
     _rule([""], ["pods"], ["get", "list", "watch"]),
     _rule([""], ["pods/status"], ["get", "patch"]),
+    # A WebSocket exec is a GET: API servers ask for both verbs from 1.35 on.
     _rule([""], ["pods/exec"], ["create", "get"]),
     _rule([""], ["events"], ["create", "patch"]),
     _rule(["coordination.k8s.io"], ["leases"], _WRITE),

@@ -44,5 +44,5 @@ def may_continue(outcomes: Sequence[ProxyOutcome], rollout: Rollout) -> bool:
     return refused <= rollout.max_failures
 
 
-HARMFUL_REASONS = frozenset({"ConfigurationRefused", "HashMismatch", "DataPathFailed", "TooLarge"})
+HARMFUL_REASONS = frozenset({"ConfigurationRefused", "ConfigurationTooLarge", "HashMismatch", "DataPathFailed"})
 """Reasons that speak against the configuration, not against the proxy."""

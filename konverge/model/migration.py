@@ -64,6 +64,7 @@ class StepRecord(Value):
 class RollbackPoint(Value):
     """What has to be restored to be back at the legacy topology."""
 
+    service: str
     selector: dict[str, str]
     replicas: int
 

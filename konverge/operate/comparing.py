@@ -49,7 +49,7 @@ async def _compare_pod(kube: KubeClient, pod: Object, desired: Object) -> list[s
     name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
     async with (
         PortForward(kube, name, namespace, ADMIN_URL_PORT) as forward,
-        AdminClient(f"https://127.0.0.1:{forward.port}", context=loopback_context()) as admin,
+        AdminClient(f"https://127.0.0.1:{forward.port}", context=loopback_context(), tunnel=True) as admin,
     ):
         loaded = await read_entities(admin)
     return [f"{name}: {difference}" for difference in compare(loaded, desired)]

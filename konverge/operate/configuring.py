@@ -8,23 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import time
 from dataclasses import dataclass
 
-from konverge.errors import KonvergeError
-from konverge.kong.outcomes import (
-    Busy,
-    Exiting,
-    IdentityRefused,
-    PushOutcome,
-    Refused,
-    Stored,
-    TooLarge,
-    Unchanged,
-    Unexpected,
-    Unknown,
-    Unreachable,
-)
+from konverge.errors import KonvergeError, RetryableError
+from konverge.kong.explaining import find_error
+from konverge.kong.outcomes import PushOutcome
 from konverge.model.condition import Outcome
 from konverge.model.proxy import Mtls, Phase, ProxyOutcome
 from konverge.model.revision import Revision
@@ -34,8 +24,10 @@ ATTEMPTS = 4
 """Pushes to one proxy in one run; after that it is quarantined and the next run tries again."""
 LONGEST_WAIT = 5.0
 """Seconds between two pushes at most, whatever Retry-After says: the rest of the fleet must not wait."""
-PROBES = 4
-"""Fresh connections that must all answer with the marker; two per worker of the usual two."""
+DEFAULT_WAIT = 1.0
+"""Seconds before a repeat where the answer names no time."""
+PROBES = 8
+"""Fresh connections that must all answer with the marker; with two workers all meet one of them in under 1 %."""
 PROBE_SECONDS = 15.0
 """How long the workers may take to rebuild their routers; observed: 0.6 s with 10,000 routes."""
 PROBE_PAUSE = 0.1
@@ -52,48 +44,22 @@ class Judged:
     repeat_after: float | None = None
 
 
-def judge_push(pushed: PushOutcome) -> Judged:
-    """Turn what a push came to into reason, message and hint."""
-    match pushed:
-        case Stored() | Unchanged():
-            return _judged("Configured", "the configuration is stored", ok=True)
-        case Refused():
-            return _judged("ConfigurationRefused", _explain_refusal(pushed))
-        case Busy(retry_after=delay):
-            return _judged("Busy", "another configuration is being loaded", repeat_after=delay)
-        case TooLarge(limit=limit):
-            return _judged("TooLarge", f"the configuration does not fit: raise {limit.value}")
-        case IdentityRefused(cause=cause, message=message):
-            return _judged("IdentityRefused", message or f"the proxy refused our certificate: {cause.value}")
-        case Exiting():
-            return _judged("Exiting", "the worker that answered is shutting down", repeat_after=1.0)
-        case Unreachable(cause=cause, message=message):
-            return _judged("Unreachable", f"{cause.value}: {message}".rstrip(": "), repeat_after=1.0)
-        case Unknown(message=message):
-            return _judged("OutcomeUnknown", message, repeat_after=0.5)
-        case Unexpected(status=status, message=message):
-            return _judged("UnexpectedAnswer", f"HTTP {status}: {message}".rstrip(": "))
+def judge_push(pushed: PushOutcome, proxy: str) -> Judged:
+    """Turn what a push came to into reason, message and hint, and say whether a repeat can help."""
+    error = find_error(pushed, proxy)
+    if error is None:
+        return _judged("Configured", "the configuration is stored", ok=True)
+    delay = (error.delay or DEFAULT_WAIT) if isinstance(error, RetryableError) else None
+    return Judged(False, Outcome(reason=error.reason, message=error.message, hint=error.hint), delay)
 
 
-def _judged(reason: str, message: str, *, ok: bool = False, repeat_after: float | None = None) -> Judged:
-    return Judged(ok, Outcome(reason=reason, message=message, hint=f"{HINT}#{reason.lower()}"), repeat_after)
+def _judged(reason: str, message: str, *, ok: bool = False) -> Judged:
+    return Judged(ok, Outcome(reason=reason, message=message, hint=f"{HINT}#{slug(reason)}"))
 
 
-def _explain_refusal(refused: Refused) -> str:
-    """Name the first object and what is wrong with it; the rest is counted."""
-    total = len(refused.errors) + len(refused.document_errors)
-    more = f" (and {total - 1} more)" if total > 1 else ""
-    if refused.errors:
-        first = refused.errors[0]
-        what = f"{first.entity_type} {first.name or first.id}".strip()
-        whose = f" of {first.object}" if first.object else ""
-        why = "; ".join(f"{e.field}: {e.message}".strip(": ") for e in first.errors)
-        return f"{what}{whose}: {why}{more}"
-    if refused.document_errors:
-        fault = refused.document_errors[0]
-        whose = f" ({', '.join(str(o) for o in fault.objects)})" if fault.objects else ""
-        return f"{fault.path}{whose}: {fault.message}{more}"
-    return "Kong named no cause"
+def slug(reason: str) -> str:
+    """Return the anchor of a reason: ``HashMismatch`` is ``hash-mismatch``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", reason).lower()
 
 
 @dataclass(slots=True)
@@ -154,10 +120,10 @@ async def _visit(visit: _Visit) -> ProxyOutcome:
 
 async def _push_until_stored(visit: _Visit) -> Judged:
     """Push and read back, with a bounded number of repeats; before each repeat the hash is read first."""
-    judged = _judged("Unreachable", "nothing was sent")
+    judged = _judged("ProxyUnreachable", "nothing was sent")
     for attempt in range(ATTEMPTS):
         visit.attempts = attempt + 1
-        judged = judge_push(await visit.gateway.push(visit.revision.content))
+        judged = judge_push(await visit.gateway.push(visit.revision.content), visit.gateway.proxy.name)
         visit.loaded = await _read_hash(visit)
         if visit.loaded == visit.revision.hash:
             visit.changed = True
@@ -178,9 +144,9 @@ async def _read_hash(visit: _Visit) -> str:
         return ""
 
 
-async def probe_until_routing(gateway: Gateway, marker: str, seconds: float = PROBE_SECONDS) -> DataPath:
+async def probe_until_routing(gateway: Gateway, marker: str, seconds: float | None = None) -> DataPath:
     """Probe until every fresh connection answers with the marker; the last result when time is up."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + (PROBE_SECONDS if seconds is None else seconds)
     while True:
         path = await gateway.probe(marker, PROBES)
         if path.ok or time.monotonic() >= deadline:

@@ -73,8 +73,13 @@ class ProxyGateway:
         target = ProbeTarget(self.proxy.ip, self.proxy.proxy_port)
         wanted = ProbeRequest(request.path, request.headers, 200, marker.encode())
         result = await probe(target, wanted, connections=attempts)
-        passed = sum(connection.ok for connection in result.results)
-        return DataPath(len(result.results), passed, "" if result.ok else result.describe())
+        if not marker:
+            # A global plugin answers in place of the marker: that the gateway answers at all is what is left.
+            passed = sum(connection.status > 0 for connection in result.results)
+        else:
+            passed = sum(connection.ok for connection in result.results)
+        total = len(result.results)
+        return DataPath(total, passed, "" if passed == total else result.describe())
 
     async def close(self) -> None:
         """Close the kept connections."""
@@ -123,10 +128,10 @@ def map_handshake(proxy: Proxy, shown: Handshake) -> KonvergeError:
     text = f"Proxy {proxy.name} at {proxy.ip}:{proxy.admin_port}: {shown.message or shown.reason.value}"
     match shown.reason:
         case HandshakeReason.CLIENT_REFUSED:
-            return Forbidden(text, reason="IdentityRefused", hint="reference/proxy-reasons.md#identityrefused")
+            return Forbidden(text, reason="IdentityRefused", hint="reference/proxy-reasons.md#identity-refused")
         case HandshakeReason.SERVER_UNTRUSTED:
             return VerificationFailed(
-                text, reason="ServerUntrusted", hint="reference/proxy-reasons.md#serveruntrusted"
+                text, reason="ServerUntrusted", hint="reference/proxy-reasons.md#server-untrusted"
             )
         case _:
-            return Unavailable(text, reason="Unreachable", hint="reference/proxy-reasons.md#unreachable")
+            return Unavailable(text, reason="ProxyUnreachable", hint="reference/proxy-reasons.md#proxy-unreachable")

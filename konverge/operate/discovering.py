@@ -56,7 +56,8 @@ def _read_endpoint(fleet: Fleet, endpoint: Object, port: int) -> Proxy | None:
         uid=target.get("uid", ""),
         node=endpoint.get("nodeName") or "",
         server_name=name_server(target["name"], fleet.admin_service, fleet.namespace),
-        ready=bool(conditions.get("ready", True)),
+        # With publishNotReadyAddresses `ready` is always true; `serving` is the pod's own readiness.
+        ready=bool(conditions.get("serving", conditions.get("ready", True))),
         terminating=bool(conditions.get("terminating", False)),
         admin_port=port,
     )

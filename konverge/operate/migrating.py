@@ -57,12 +57,14 @@ StepWork = Callable[[Site, Migration], Awaitable[str]]
 """Does one step and returns one sentence about what was done."""
 
 
-async def discover_release(kube: KubeClient, namespace: str, release: str, deployment: str = "") -> LegacyRelease:
+async def discover_release(
+    kube: KubeClient, namespace: str, release: str, deployment: str = "", service: str = ""
+) -> LegacyRelease:
     """Read the release from the cluster; NotFound or CheckRefused say what is not as it should be."""
     deployments = await kube.list_all(DEPLOYMENTS, namespace)
     if deployment:
         deployments = [d for d in deployments if d["metadata"]["name"] == deployment]
-    return find_release(release, deployments, await kube.list_all(SERVICES, namespace))
+    return find_release(release, deployments, await kube.list_all(SERVICES, namespace), service)
 
 
 async def ensure_fleet(site: Site, release: LegacyRelease, migration: Migration) -> Fleet:

@@ -40,6 +40,10 @@ CLIENT_SETTINGS = {
 }
 
 
+_started: dict[int, subprocess.Popen[bytes]] = {}
+"""Servers that this process started; they may outlive it, and are waited for when this process stops them."""
+
+
 @dataclass(frozen=True, slots=True)
 class PrefectServer:
     """A server that answers: its API URL, and its process where we started it (pid 0 elsewhere)."""
@@ -105,6 +109,7 @@ async def start_server(home: Path, port: int | None = None) -> PrefectServer:
     chosen = port or _free_port()
     url = f"http://127.0.0.1:{chosen}/api"
     process = await asyncio.to_thread(_spawn, home, chosen, url)
+    _started[process.pid] = process
     server = PrefectServer(url, process.pid)
     try:
         async with asyncio.timeout(START_TIMEOUT):
@@ -138,6 +143,8 @@ async def stop_server(home: Path | None = None) -> bool:
     if record is None or record.pid == 0 or not _is_ours(record.pid):
         return False
     os.killpg(record.pid, signal.SIGTERM)
+    if record.pid in _started:
+        await asyncio.to_thread(_started.pop(record.pid).wait, 10)
     async with asyncio.timeout(10):
         while _is_ours(record.pid):  # noqa: ASYNC110 - the end of a process that is not our child has no event
             await asyncio.sleep(0.05)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
+
+import orjson
 
 from konverge.errors import Forbidden, NotFound
-from konverge.kong.declarative import serialise
-from konverge.kong.marker import add_marker
+from konverge.kong.marker import add_marker, find_shadows
 from konverge.kube.client import KubeClient
 from konverge.kube.resources import SECRETS, SOURCES, Object, Resource
 from konverge.model.fleet import Fleet
 from konverge.model.revision import Revision
 from konverge.operate.clock import Clock, utc_now
 from konverge.operate.connecting import probe_token
-from konverge.translate import Rendered, Settings, render
+from konverge.translate import Rendered, Settings, for_cluster, render
 
 OWN_SECRETS = "!konverge.dev/fleet"
 """Label selector that leaves out our own Secrets: revisions and identities are no sources."""
@@ -50,7 +52,8 @@ def translation_settings(fleet: Fleet, clock: Clock = utc_now) -> Settings:
     features = dict(fleet.spec.features)
     if fleet.spec.router_flavor == "expressions":
         features.setdefault("ExpressionRoutes", True)
-    return Settings(ingress_class=fleet.spec.ingress_class, features=features, now=clock())
+    settings = for_cluster(ingress_class=fleet.spec.ingress_class, features=features)
+    return replace(settings, now=clock())
 
 
 def compile_revision(fleet: Fleet, sources: Iterable[Object], clock: Clock = utc_now) -> tuple[Revision, Rendered]:
@@ -67,13 +70,13 @@ def compile_revision(fleet: Fleet, sources: Iterable[Object], clock: Clock = utc
         token=probe_token(fleet),
         flavor=fleet.spec.router_flavor,
     )
-    content = serialise(marked)
+    content = orjson.dumps(marked, option=orjson.OPT_SORT_KEYS)
     services = rendered.document.get("services", [])
     routes = sum(len(service.get("routes", ())) for service in services)
     draft = Revision(
         number=0,
         content=content,
-        marker=rendered.hash,
+        marker="" if find_shadows(rendered.document) else rendered.hash,
         routes=routes,
         services=len(services),
         problems=len(rendered.problems),

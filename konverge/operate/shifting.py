@@ -119,7 +119,7 @@ async def watch_fleet(kube: KubeClient, fleet: Fleet, gateways: Gateways, marker
             raise VerificationFailed(
                 f"Proxy {proxy.name}: {path.passed} of {path.probes} fresh connections answered: {path.failure}",
                 reason="DataPathFailed",
-                hint="reference/proxy-reasons.md#datapathfailed",
+                hint="reference/proxy-reasons.md#data-path-failed",
             )
 
 

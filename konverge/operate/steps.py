@@ -42,21 +42,24 @@ from konverge.operate.workloads import (
     all_ready,
     apply_objects,
     list_pods,
-    none_left,
     scale,
     wait_for_deployment,
+    wait_until_gone,
 )
 
 DEPLOY_SECONDS = 300.0
 """How long pods may take to appear and become ready; pulling an image is the longest part."""
+GONE_SECONDS = 180.0
+"""How long legacy pods may take to end; the chart gives them a grace of 30 s."""
 QUIET_SECONDS = 120.0
 """How long balancers may take to notice that legacy pods left the Service."""
 
 
 async def find_legacy(site: Site, migration: Migration) -> LegacyRelease:
     """Read the release of a migration."""
-    spec = migration.spec
-    return await discover_release(site.kube, site.target.namespace, spec.release, spec.deployment)
+    spec, point = migration.spec, migration.status.rollback_point
+    service = point.service if point else spec.proxy_service
+    return await discover_release(site.kube, site.target.namespace, spec.release, spec.deployment, service)
 
 
 async def discover(site: Site, migration: Migration) -> str:
@@ -80,7 +83,7 @@ async def snapshot(site: Site, migration: Migration) -> str:
     if migration.status.rollback_point is not None:
         return "kept from before"
     release = await find_legacy(site, migration)
-    point = RollbackPoint(selector=dict(release.service_selector), replicas=release.replicas)
+    point = RollbackPoint(service=release.service, selector=dict(release.service_selector), replicas=release.replicas)
 
     def change(status: MigrationStatus) -> MigrationStatus:
         return status if status.rollback_point else status.model_copy(update={"rollback_point": point})
@@ -201,7 +204,7 @@ async def finish(site: Site, migration: Migration) -> str:
     """Scale the legacy Deployment to zero; it stays for a rollback."""
     release = await find_legacy(site, migration)
     await scale(site.kube, release.deployment, site.target.namespace, 0)
-    await wait_for_deployment(site.kube, release.deployment, site.target.namespace, DEPLOY_SECONDS, none_left)
+    await wait_until_gone(site.kube, site.target.namespace, release.selector, GONE_SECONDS)
     return f"{release.deployment} is scaled to zero and kept for a rollback"
 
 

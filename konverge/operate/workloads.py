@@ -109,8 +109,20 @@ def all_ready(body: Object) -> bool:
     )
 
 
-def none_left(body: Object) -> bool:
-    """Tell whether a Deployment scaled to zero has no pods any more."""
-    status = body.get("status", {})
-    seen = status.get("observedGeneration", 0) >= body["metadata"]["generation"]
-    return bool(seen and not status.get("replicas"))
+async def wait_until_gone(kube: KubeClient, namespace: str, selector: Mapping[str, str], timeout: float) -> None:
+    """Wait until no pod with these labels is left, those on their way out included; Unavailable names who stays."""
+    labels = ",".join(f"{key}={value}" for key, value in sorted(selector.items()))
+    pods: list[Object] = []
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                pods = await kube.list_all(PODS, namespace, labels=labels)
+                if not pods:
+                    return
+                await asyncio.sleep(POLL)
+    except TimeoutError:
+        raise Unavailable(
+            f"Still there after {timeout:.0f} s: {', '.join(pod['metadata']['name'] for pod in pods)}",
+            reason="PodsNotGone",
+            hint="reference/errors.md#pods-not-gone",
+        ) from None

@@ -1,0 +1,1 @@
+"""konverge lab demo: the main job under load, and a report that counts every request."""
