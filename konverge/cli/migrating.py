@@ -20,7 +20,8 @@ from konverge.errors import CheckRefused, KonvergeError, NotFound
 from konverge.kube.client import KubeClient
 from konverge.model.migration import Migration, MigrationPhase, MigrationSpec, Step, StepState
 from konverge.model.target import Target
-from konverge.operate.migrating import discover_release, require_crds
+from konverge.operate.fleets import require_crds
+from konverge.operate.migrating import discover_release
 from konverge.operate.migrations import apply_migration, find_migration
 
 migrate_app = typer.Typer(no_args_is_help=True, help="Move a release of per-pod controllers to one fleet.")
@@ -190,6 +191,8 @@ def migrate_status(
 async def _find(target: Target) -> Migration:
     async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
         migration = await find_migration(kube, target.fleet, target.namespace)
+        if migration is None:
+            await require_crds(kube)
     if migration is None:
         raise NotFound(
             f"No FleetMigration {target.namespace}/{target.fleet}",

@@ -6,6 +6,7 @@ import os
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from konverge.cli.output import Format
 from konverge.model.target import Target
@@ -23,6 +24,12 @@ Output = Annotated[Format, typer.Option("--output", "-o", help="How to print the
 
 
 def build_target(fleet: str, namespace: str, kubeconfig: str | None, context: str | None) -> Target:
-    """Return the target of a flow: paths are made absolute, since it may run in another directory."""
+    """Return the target of a flow: paths are made absolute, since it may run in another directory.
+
+    Raises typer.BadParameter for a name that no fleet can have.
+    """
     path = os.path.abspath(kubeconfig) if kubeconfig else None
-    return Target(fleet=fleet, namespace=namespace, kubeconfig=path, context=context)
+    try:
+        return Target(fleet=fleet, namespace=namespace, kubeconfig=path, context=context)
+    except ValidationError:
+        raise typer.BadParameter(f"{fleet!r} is no name of a fleet: 1 to 50 characters") from None

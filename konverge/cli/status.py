@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from konverge.cli.options import Context, Kubeconfig, Namespace, Output
-from konverge.cli.output import Format, console, print_json, run_async
+from konverge.cli.output import USAGE, Format, console, print_json, run_async
 from konverge.kube.client import KubeClient
 from konverge.model.fleet import Fleet
 from konverge.model.proxy import ProxyStatus
@@ -27,16 +27,19 @@ def status(
 ) -> None:
     """Show which configuration every proxy has loaded, whether it is up to date, its mTLS, and what is wrong.
 
+    Exits 2 where a proxy is not in sync or carries no traffic.
     Examples: konverge status; konverge status shop -n gateways -o json
     """
     states = run_async(_read(fleet, namespace, kubeconfig, context), output)
     if output is Format.JSON:
         print_json({"fleets": [_as_json(state) for state in states]})
-        return
-    if not states:
+    elif not states:
         console.print("No ProxyFleet in this cluster. `konverge migrate run --help` tells how to make one.")
-    for state in states:
-        _print_fleet(state)
+    else:
+        for state in states:
+            _print_fleet(state)
+    if any(not instance.traffic_ready or not instance.synced for _, items in states for instance in items.values()):
+        raise typer.Exit(USAGE)
 
 
 async def _read(fleet: str | None, namespace: str, kubeconfig: str | None, context: str | None) -> list[State]:

@@ -266,9 +266,7 @@ class KubeClient:
         """Server-side apply under the field manager ``konverge``; creates the object where it is missing."""
         path = self._path(resource, _namespace_of(body), body["metadata"]["name"], subresource)
         query = {"fieldManager": FIELD_MANAGER, "force": "true" if force else "false"}
-        return _object(
-            await self.request("PATCH", path, body=body, content_type=PATCH_TYPES["apply"], query=query)
-        )
+        return _object(await self.request("PATCH", path, body=body, content_type=PATCH_TYPES["apply"], query=query))
 
     async def delete(
         self,
@@ -316,14 +314,10 @@ class KubeClient:
                 self.server + resource.path(namespace),
                 params=query,
                 headers={**await self.headers(), "Accept": "application/json"},
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=REQUEST_TIMEOUT, sock_read=timeout + 30
-                ),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_TIMEOUT, sock_read=timeout + 30),
             ) as response:
                 if response.status >= 300:
-                    raise map_status(
-                        response.status, await response.read(), f"WATCH {resource.path(namespace)}"
-                    )
+                    raise map_status(response.status, await response.read(), f"WATCH {resource.path(namespace)}")
                 async for line in _lines(response):
                     event = orjson.loads(line)
                     if event["type"] == "ERROR":
@@ -340,9 +334,7 @@ class KubeClient:
         name: str | None = None,
         subresource: str | None = None,
     ) -> str:
-        return resource.path(
-            (namespace or self.namespace) if resource.namespaced else None, name, subresource
-        )
+        return resource.path((namespace or self.namespace) if resource.namespaced else None, name, subresource)
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -24,9 +24,7 @@ class Resource:
         """The ``apiVersion`` of its objects."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
-    def path(
-        self, namespace: str | None = None, name: str | None = None, subresource: str | None = None
-    ) -> str:
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
         """Return the URL path of the collection, of one object or of its subresource."""
         parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
         if self.namespaced and namespace:
@@ -63,9 +61,7 @@ ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "Endpoint
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment")
 REPLICA_SETS = Resource("apps", "v1", "replicasets", "ReplicaSet")
 POD_DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
-HORIZONTAL_POD_AUTOSCALERS = Resource(
-    "autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"
-)
+HORIZONTAL_POD_AUTOSCALERS = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 CRDS = Resource(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
@@ -97,9 +93,7 @@ SOURCES: tuple[Resource, ...] = (
     _kong("kongvaults", "KongVault", "v1alpha1", namespaced=False),
     _kong("kongcustomentities", "KongCustomEntity", "v1alpha1"),
     _kong("konglicenses", "KongLicense", "v1alpha1", namespaced=False),
-    Resource(
-        "incubator.ingress-controller.konghq.com", "v1alpha1", "kongservicefacades", "KongServiceFacade"
-    ),
+    Resource("incubator.ingress-controller.konghq.com", "v1alpha1", "kongservicefacades", "KongServiceFacade"),
     _gateway("gatewayclasses", "GatewayClass", "v1", namespaced=False),
     _gateway("gateways", "Gateway", "v1"),
     _gateway("httproutes", "HTTPRoute", "v1"),

@@ -91,4 +91,6 @@ class ProxyOutcome(Value):
     attempts: int = 1
     milliseconds: int = 0
     changed: bool = False
+    retryable: bool = False
+    """Whether the same call may work later: the proxy was out of reach, busy or about to exit."""
     mtls: Mtls | None = None

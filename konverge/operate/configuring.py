@@ -76,7 +76,7 @@ class _Visit:
     changed: bool = False
     mtls: Mtls | None = None
 
-    def finish(self, ok: bool, outcome: Outcome) -> ProxyOutcome:
+    def finish(self, ok: bool, outcome: Outcome, *, retryable: bool = False) -> ProxyOutcome:
         return ProxyOutcome(
             proxy=self.gateway.proxy.name,
             ok=ok,
@@ -87,6 +87,7 @@ class _Visit:
             attempts=max(1, self.attempts),
             milliseconds=round((time.monotonic() - self.started) * 1000),
             changed=self.changed,
+            retryable=retryable,
             mtls=self.mtls,
         )
 
@@ -97,7 +98,8 @@ async def configure_proxy(gateway: Gateway, revision: Revision) -> ProxyOutcome:
     try:
         return await _visit(visit)
     except KonvergeError as error:
-        return visit.finish(False, Outcome(reason=error.reason, message=error.message, hint=error.hint))
+        outcome = Outcome(reason=error.reason, message=error.message, hint=error.hint)
+        return visit.finish(False, outcome, retryable=isinstance(error, RetryableError))
 
 
 async def _visit(visit: _Visit) -> ProxyOutcome:
@@ -108,7 +110,7 @@ async def _visit(visit: _Visit) -> ProxyOutcome:
     if visit.loaded != visit.revision.hash:
         judged = await _push_until_stored(visit)
         if not judged.ok:
-            return visit.finish(False, judged.outcome)
+            return visit.finish(False, judged.outcome, retryable=judged.repeat_after is not None)
     visit.phase = Phase.CONFIGURED
     path = await probe_until_routing(visit.gateway, visit.revision.marker)
     if not path.ok:

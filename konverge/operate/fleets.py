@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from konverge.errors import Conflict, Invalid, NotFound
+from konverge.errors import CheckRefused, Conflict, Invalid, NotFound
 from konverge.kube.client import KubeClient
 from konverge.kube.resources import PROXY_FLEETS, PROXY_INSTANCES, Object
 from konverge.model.fleet import Fleet, FleetSpec, FleetStatus
@@ -41,10 +41,24 @@ def _invalid_fleet(metadata: Object, error: ValidationError) -> Invalid:
     )
 
 
+async def require_crds(kube: KubeClient) -> None:
+    """Raise CheckRefused where the CRDs of konverge.dev are not installed."""
+    try:
+        await kube.request("GET", "/apis/konverge.dev/v1alpha1")
+    except NotFound:
+        raise CheckRefused(
+            "The API server does not know konverge.dev/v1alpha1; install the CRDs first:"
+            " konverge crds | kubectl apply --server-side -f -",
+            reason="CrdsMissing",
+            hint="reference/errors.md#crds-missing",
+        ) from None
+
+
 async def load_fleet(kube: KubeClient, name: str, namespace: str) -> Fleet:
-    """Read a fleet; NotFound lists the fleets that exist."""
+    """Read a fleet; NotFound lists the fleets that exist, CheckRefused says that the CRDs are missing."""
     body = await find_fleet(kube, name, namespace)
     if body is None:
+        await require_crds(kube)
         existing = [f"{f['metadata']['namespace']}/{f['metadata']['name']}" for f in await list_fleets(kube)]
         raise NotFound(
             f"No ProxyFleet {namespace}/{name}; fleets here: {', '.join(sorted(existing)) or 'none'}",
@@ -104,13 +118,36 @@ async def list_instances(kube: KubeClient, fleet: Fleet) -> dict[str, ProxyStatu
 
 
 async def write_instance(kube: KubeClient, fleet: Fleet, proxy: Proxy, status: ProxyStatus) -> None:
-    """Create or update a ProxyInstance; it is owned by its pod and goes with it."""
-    body = await kube.find(PROXY_INSTANCES, proxy.name, fleet.namespace)
-    if body is None:
-        body = await _create_instance(kube, fleet, proxy)
-    if body.get("status") == status.to_json():
-        return
-    await kube.replace(PROXY_INSTANCES, {**body, "status": status.to_json()}, "status")
+    """Create or update a ProxyInstance; it is owned by its pod and goes with it.
+
+    A condition whose status is as before keeps its time, and a visit that pushed nothing keeps the last push.
+    """
+    for attempt in range(WRITE_ATTEMPTS):
+        body = await kube.find(PROXY_INSTANCES, proxy.name, fleet.namespace)
+        if body is None:
+            body = await _create_instance(kube, fleet, proxy)
+        fresh = _carry_over(ProxyStatus.model_validate(body.get("status") or {}), status).to_json()
+        if body.get("status") == fresh:
+            return
+        try:
+            await kube.replace(PROXY_INSTANCES, {**body, "status": fresh}, "status")
+            return
+        except Conflict:
+            if attempt == WRITE_ATTEMPTS - 1:
+                raise
+
+
+def _carry_over(before: ProxyStatus, fresh: ProxyStatus) -> ProxyStatus:
+    """Return the fresh status with what it does not know: since when a condition holds, and the last push."""
+    held = {(c.type, c.status): c.last_transition_time for c in before.conditions}
+    conditions = tuple(
+        c.model_copy(update={"last_transition_time": held.get((c.type, c.status), c.last_transition_time)})
+        for c in fresh.conditions
+    )
+    update: dict[str, object] = {"conditions": conditions}
+    if fresh.last_push is None:
+        update |= {"last_push": before.last_push, "push_milliseconds": before.push_milliseconds}
+    return fresh.model_copy(update=update)
 
 
 async def _create_instance(kube: KubeClient, fleet: Fleet, proxy: Proxy) -> Object:

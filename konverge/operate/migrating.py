@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from konverge.decide.legacy import LegacyRelease, find_release
-from konverge.errors import CheckRefused, KonvergeError, NotFound
+from konverge.errors import KonvergeError
 from konverge.kube.client import KubeClient
 from konverge.kube.resources import DEPLOYMENTS, SERVICES
 from konverge.model.fleet import Fleet, FleetSpec
@@ -83,19 +83,6 @@ async def ensure_fleet(site: Site, release: LegacyRelease, migration: Migration)
     return await apply_fleet(site.kube, site.target.fleet, site.target.namespace, spec)
 
 
-async def require_crds(kube: KubeClient) -> None:
-    """Raise CheckRefused where the CRDs of konverge.dev are not installed."""
-    try:
-        await kube.request("GET", "/apis/konverge.dev/v1alpha1")
-    except NotFound:
-        raise CheckRefused(
-            "The API server does not know konverge.dev/v1alpha1; install the CRDs first:"
-            " konverge crds | kubectl apply --server-side -f -",
-            reason="CrdsMissing",
-            hint="reference/errors.md#crds-missing",
-        ) from None
-
-
 async def run_step(site: Site, name: str, step: Step, work: StepWork) -> Migration:
     """Run one step with its journal; a step that is done is not done again."""
     migration = await load_migration(site.kube, name, site.target.namespace)
@@ -105,14 +92,19 @@ async def run_step(site: Site, name: str, step: Step, work: StepWork) -> Migrati
     migration = await _journal(site, migration, started)
     try:
         message = await work(site, migration)
-    except KonvergeError as error:
+    except Exception as error:
         failed = started.model_copy(
-            update={"state": StepState.FAILED, "finished": site.clock(), "message": error.message}
+            update={"state": StepState.FAILED, "finished": site.clock(), "message": describe_failure(error)}
         )
         await _journal(site, migration, failed)
         raise
     done = started.model_copy(update={"state": StepState.DONE, "finished": site.clock(), "message": message})
     return await _journal(site, migration, done)
+
+
+def describe_failure(error: BaseException) -> str:
+    """Return what a journal may say: our own sentences; of anything else the type only, for secrets' sake."""
+    return error.message if isinstance(error, KonvergeError) else f"unexpected {type(error).__name__}"
 
 
 async def _journal(site: Site, migration: Migration, record: StepRecord) -> Migration:

@@ -72,7 +72,7 @@ async def is_healthy(url: str, timeout: float = 2.0) -> bool:
     try:
         async with httpx.AsyncClient(timeout=timeout, trust_env=False) as client:
             response = await client.get(f"{url}/health")
-    except httpx.HTTPError:
+    except (httpx.HTTPError, httpx.InvalidURL):
         return False
     return response.status_code == 200
 
@@ -114,6 +114,9 @@ async def start_server(home: Path, port: int | None = None) -> PrefectServer:
     try:
         async with asyncio.timeout(START_TIMEOUT):
             await _wait_healthy(process, server, home)
+    except asyncio.CancelledError:
+        process.terminate()
+        raise
     except TimeoutError:
         process.terminate()
         raise Unavailable(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
+import zlib
 from dataclasses import replace
 
 from konverge.errors import Conflict, NotFound, VerificationFailed
@@ -53,40 +54,41 @@ async def load_revision(kube: KubeClient, fleet: Fleet, number: int) -> Revision
         services=spec.services,
     )
     if revision.hash != spec.hash:
-        raise VerificationFailed(
-            f"ConfigRevision {fleet.namespace}/{name}: its bytes have hash {revision.hash}, recorded is {spec.hash}",
-            reason="RevisionDamaged",
-            hint="reference/errors.md#revision-damaged",
-        )
+        raise _damaged(fleet, spec, f"its bytes have hash {revision.hash}, recorded is {spec.hash}")
     return revision
 
 
 async def store_revision(
     kube: KubeClient, fleet: Fleet, draft: Revision, *, author: str = "", clock: Clock = utc_now
 ) -> Revision:
-    """Store a configuration under the next number; the newest revision is returned where it is the same."""
-    known = await list_revisions(kube, fleet)
-    if known and known[0].hash == draft.hash:
-        return _numbered(draft, known[0].number)
-    number = known[0].number + 1 if known else 1
+    """Store a configuration under the next number; the newest revision is returned where it is the same.
+
+    Of two writers one gets the number; the other looks again, so that equal bytes never get two numbers in a row.
+    """
+    taken = 0
     while True:
-        revision = _numbered(draft, number)
+        known = await list_revisions(kube, fleet)
+        if known and known[0].hash == draft.hash:
+            return _numbered(draft, known[0].number)
+        revision = _numbered(draft, max(taken, known[0].number if known else 0) + 1)
         try:
-            await _write_revision(kube, fleet, revision, author, clock)
-            break
+            spec = await _write_revision(kube, fleet, revision, author, clock)
         except Conflict as conflict:
             if conflict.reason != "AlreadyExists":
                 raise
-            number += 1
-    await _prune(kube, fleet, known, keep={number, fleet.status.last_good_revision})
-    return revision
+            taken = revision.number
+            continue
+        await _prune(kube, fleet, [spec, *known])
+        return revision
 
 
 def _numbered(draft: Revision, number: int) -> Revision:
     return replace(draft, number=number)
 
 
-async def _write_revision(kube: KubeClient, fleet: Fleet, revision: Revision, author: str, clock: Clock) -> None:
+async def _write_revision(
+    kube: KubeClient, fleet: Fleet, revision: Revision, author: str, clock: Clock
+) -> RevisionSpec:
     packed = gzip.compress(revision.content, compresslevel=6, mtime=0)
     chunks = [packed[start : start + CHUNK] for start in range(0, len(packed), CHUNK)]
     spec = RevisionSpec(
@@ -109,6 +111,7 @@ async def _write_revision(kube: KubeClient, fleet: Fleet, revision: Revision, au
     await asyncio.gather(
         *(kube.patch(SECRETS, _chunk_name(spec, i), patch, fleet.namespace) for i in range(len(chunks)))
     )
+    return spec
 
 
 def _envelope(fleet: Fleet, name: str, spec: RevisionSpec) -> Object:
@@ -158,12 +161,33 @@ async def _write_chunk(kube: KubeClient, fleet: Fleet, spec: RevisionSpec, index
 
 async def _read_chunks(kube: KubeClient, fleet: Fleet, spec: RevisionSpec) -> bytes:
     names = [_chunk_name(spec, index) for index in range(spec.chunks)]
-    secrets = await asyncio.gather(*(kube.get(SECRETS, name, fleet.namespace) for name in names))
-    packed = b"".join(base64.b64decode(secret["data"]["content"]) for secret in secrets)
-    return gzip.decompress(packed)
+    try:
+        secrets = await asyncio.gather(*(kube.get(SECRETS, name, fleet.namespace) for name in names))
+        return gzip.decompress(b"".join(base64.b64decode(secret["data"]["content"]) for secret in secrets))
+    except (NotFound, KeyError, ValueError, OSError, EOFError, zlib.error) as error:
+        cause = error.message if isinstance(error, NotFound) else f"{type(error).__name__} in Secret {names[0]}"
+        raise _damaged(fleet, spec, f"its bytes cannot be read: {cause}") from error
 
 
-async def _prune(kube: KubeClient, fleet: Fleet, known: list[RevisionSpec], keep: set[int]) -> None:
-    for spec in known[HISTORY_LIMIT - 1 :]:
-        if spec.number not in keep:
-            await kube.delete(CONFIG_REVISIONS, revision_name(fleet.name, spec.number), fleet.namespace)
+def _damaged(fleet: Fleet, spec: RevisionSpec, what: str) -> VerificationFailed:
+    return VerificationFailed(
+        f"ConfigRevision {fleet.namespace}/{revision_name(fleet.name, spec.number)}: {what}",
+        reason="RevisionDamaged",
+        hint="reference/errors.md#revision-damaged",
+    )
+
+
+async def _prune(kube: KubeClient, fleet: Fleet, known: list[RevisionSpec]) -> None:
+    """Delete old revisions, and the bytes that belong to none: what a killed or beaten writer left behind."""
+    status = fleet.status
+    kept = {known[0].number, status.current_revision, status.last_good_revision}
+    old = [spec for spec in known[HISTORY_LIMIT:] if spec.number not in kept]
+    for spec in old:
+        await kube.delete(CONFIG_REVISIONS, revision_name(fleet.name, spec.number), fleet.namespace)
+    wanted = {_chunk_name(spec, i) for spec in known if spec not in old for i in range(spec.chunks)}
+    labels = f"konverge.dev/fleet={fleet.name},konverge.dev/revision"
+    for secret in await kube.list_all(SECRETS, fleet.namespace, labels=labels):
+        metadata = secret["metadata"]
+        # A higher number is another writer at work: its ConfigRevision is about to come.
+        if metadata["name"] not in wanted and int(metadata["labels"]["konverge.dev/revision"]) <= known[0].number:
+            await kube.delete(SECRETS, metadata["name"], fleet.namespace)

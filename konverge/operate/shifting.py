@@ -8,15 +8,20 @@ left the Service still answers those that have not noticed yet.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
-from konverge.errors import Unavailable, VerificationFailed
+from konverge.errors import NotFound, Unavailable, VerificationFailed
 from konverge.kube.client import KubeClient
 from konverge.kube.resources import ENDPOINT_SLICES, SERVICES, Object
 from konverge.model.fleet import Fleet
-from konverge.operate.configuring import PROBES
+from konverge.model.proxy import Proxy
+from konverge.operate.configuring import PROBE_SECONDS, PROBES
 from konverge.operate.discovering import discover_proxies
-from konverge.operate.ports import Gateways
+from konverge.operate.fleets import load_fleet
+from konverge.operate.ports import DataPath, Gateway, Gateways
+from konverge.operate.revisions import list_revisions
 from konverge.operate.workloads import POLL, is_ready, label_pod, list_pods, select
 
 TRAFFIC_LABEL = "konverge.dev/traffic"
@@ -73,9 +78,7 @@ async def share_traffic(kube: KubeClient, fleet: Fleet, service: str, legacy: Ma
     await wait_serving(kube, service, fleet.namespace, {p["metadata"]["name"] for p in pods if is_ready(p)})
 
 
-async def admit_fleet(
-    kube: KubeClient, fleet: Fleet, gateways: Gateways, service: str, marker: str, soak: float
-) -> int:
+async def admit_fleet(kube: KubeClient, fleet: Fleet, gateways: Gateways, service: str, soak: float) -> int:
     """Let ready proxies of the fleet into the Service: one first, then the rest; return how many serve."""
     pods = [pod["metadata"]["name"] for pod in await list_pods(kube, fleet.namespace, fleet.labels) if is_ready(pod)]
     if not pods:
@@ -88,7 +91,7 @@ async def admit_fleet(
         for pod in group:
             await label_pod(kube, pod, fleet.namespace, TRAFFIC_LABEL, fleet.name)
         await wait_serving(kube, service, fleet.namespace, set(group))
-        await watch_fleet(kube, fleet, gateways, marker, soak)
+        await watch_fleet(kube, fleet, gateways, soak)
     return len(pods)
 
 
@@ -98,29 +101,60 @@ async def dismiss_legacy(
     gateways: Gateways,
     service: str,
     legacy: Sequence[Object],
-    marker: str,
     soak: float,
 ) -> None:
     """Take legacy pods out of the Service one by one; each step is watched before the next."""
     for pod in legacy:
         name = pod["metadata"]["name"]
-        await label_pod(kube, name, fleet.namespace, TRAFFIC_LABEL, None)
+        with suppress(NotFound):  # a pod that is gone has left by itself
+            await label_pod(kube, name, fleet.namespace, TRAFFIC_LABEL, None)
         await wait_serving(kube, service, fleet.namespace, {name}, absent=True)
-        await watch_fleet(kube, fleet, gateways, marker, soak)
+        await watch_fleet(kube, fleet, gateways, soak)
 
 
-async def watch_fleet(kube: KubeClient, fleet: Fleet, gateways: Gateways, marker: str, soak: float) -> None:
-    """Watch the fleet for ``soak`` seconds and prove every data path; VerificationFailed names the proxy."""
+async def watch_fleet(kube: KubeClient, fleet: Fleet, gateways: Gateways, soak: float) -> None:
+    """Watch the fleet for ``soak`` seconds and prove every data path; VerificationFailed names the proxy.
+
+    The controller is at work: a change of the sources may be on its way to the proxies at this moment, so what
+    counts is that each routes one of the revisions that may be in force, and a failure counts when it stays.
+    """
     await asyncio.sleep(soak)
-    proxies = await discover_proxies(kube, fleet)
-    paths = await asyncio.gather(*(gateways.reach(proxy).probe(marker, PROBES) for proxy in proxies))
-    for proxy, path in zip(proxies, paths, strict=True):
-        if not path.ok:
-            raise VerificationFailed(
-                f"Proxy {proxy.name}: {path.passed} of {path.probes} fresh connections answered: {path.failure}",
-                reason="DataPathFailed",
-                hint="reference/proxy-reasons.md#data-path-failed",
-            )
+    deadline = time.monotonic() + PROBE_SECONDS
+    while True:
+        markers = await _valid_markers(kube, fleet)
+        proxies = await discover_proxies(kube, fleet)
+        paths = await asyncio.gather(*(_probe_any(gateways.reach(proxy), markers) for proxy in proxies))
+        failed = [(proxy, path) for proxy, path in zip(proxies, paths, strict=True) if not path.ok]
+        if not failed:
+            return
+        if time.monotonic() >= deadline:
+            raise _data_path_failed(*failed[0])
+        await asyncio.sleep(POLL)
+
+
+async def _valid_markers(kube: KubeClient, fleet: Fleet) -> list[str]:
+    """Return the markers of the revisions that a proxy may route now: the newest, the current and the last good."""
+    status = (await load_fleet(kube, fleet.name, fleet.namespace)).status
+    known = await list_revisions(kube, fleet)
+    valid = {status.current_revision, status.last_good_revision, *(spec.number for spec in known[:1])}
+    return list(dict.fromkeys(spec.marker for spec in known if spec.number in valid))
+
+
+async def _probe_any(gateway: Gateway, markers: Sequence[str]) -> DataPath:
+    path = DataPath(0, 0, "the fleet has no revision")
+    for marker in markers:
+        path = await gateway.probe(marker, PROBES)
+        if path.ok:
+            break
+    return path
+
+
+def _data_path_failed(proxy: Proxy, path: DataPath) -> VerificationFailed:
+    return VerificationFailed(
+        f"Proxy {proxy.name}: {path.passed} of {path.probes} fresh connections answered: {path.failure}",
+        reason="DataPathFailed",
+        hint="reference/proxy-reasons.md#data-path-failed",
+    )
 
 
 async def claim_traffic(kube: KubeClient, fleet: Fleet, service: str) -> None:

@@ -5,17 +5,22 @@ See :mod:`konverge.operate.migrating` for the algorithm and its invariant.
 
 from __future__ import annotations
 
+import asyncio
+import time
+
 from konverge.decide.legacy import LegacyRelease, refuse_unhealthy
 from konverge.decide.objects import build_controller_objects, build_fleet_objects
 from konverge.errors import VerificationFailed
 from konverge.kube.resources import DEPLOYMENTS, Object
 from konverge.model.fleet import Fleet
-from konverge.model.migration import Migration, MigrationStatus, RollbackPoint, Step
+from konverge.model.migration import Migration, MigrationStatus, RollbackPoint, Step, StepState
+from konverge.model.proxy import ProxyOutcome
 from konverge.model.revision import Revision
 from konverge.operate.comparing import compare_release
 from konverge.operate.connecting import open_gateways
 from konverge.operate.discovering import discover_proxies
 from konverge.operate.draining import wait_until_drained, wait_until_quiet
+from konverge.operate.fleets import require_crds
 from konverge.operate.identities import ensure_identity
 from konverge.operate.migrating import (
     Site,
@@ -23,7 +28,6 @@ from konverge.operate.migrating import (
     add_evidence,
     discover_release,
     ensure_fleet,
-    require_crds,
 )
 from konverge.operate.migrations import update_migration_status
 from konverge.operate.onboarding import onboard_proxies
@@ -47,6 +51,8 @@ from konverge.operate.workloads import (
     wait_until_gone,
 )
 
+REACH_PAUSE = 0.5
+"""Seconds between two tries to reach proxies that are still starting."""
 DEPLOY_SECONDS = 300.0
 """How long pods may take to appear and become ready; pulling an image is the longest part."""
 GONE_SECONDS = 180.0
@@ -120,20 +126,33 @@ async def sync(site: Site, migration: Migration) -> str:
 
 
 async def onboard_fleet(site: Site, fleet: Fleet, revision: Revision) -> None:
-    """Onboard until every replica of the Deployment is ready; VerificationFailed names the proxy that is not."""
+    """Onboard until every replica of the Deployment is ready; VerificationFailed names the proxy that is not.
+
+    A pod has its address before Kong listens, so a proxy that is out of reach is tried again for a while.
+    """
+    deadline = time.monotonic() + DEPLOY_SECONDS
     async with open_gateways(site.kube, fleet) as gateways:
-        proxies = await discover_proxies(site.kube, fleet)
-        outcomes = await onboard_proxies(site.kube, fleet, gateways, revision, proxies, site.clock)
-    failed = [outcome for outcome in outcomes if not outcome.ok]
-    if failed:
-        first = failed[0]
-        raise VerificationFailed(
-            f"{len(failed)} of {len(outcomes)} proxies did not take revision {revision.number}; {first.proxy}:"
-            f" {first.outcome.message}",
-            reason=first.outcome.reason,
-            hint=first.outcome.hint,
-        )
+        while True:
+            proxies = await discover_proxies(site.kube, fleet)
+            outcomes = await onboard_proxies(site.kube, fleet, gateways, revision, proxies, site.clock)
+            failed = [outcome for outcome in outcomes if not outcome.ok]
+            final = [outcome for outcome in failed if not outcome.retryable]
+            if final or (failed and time.monotonic() > deadline):
+                raise _not_taken(final or failed, len(outcomes), revision)
+            if not failed and len(outcomes) >= fleet.spec.replicas:
+                break
+            await asyncio.sleep(REACH_PAUSE)
     await wait_for_deployment(site.kube, fleet.deployment, fleet.namespace, DEPLOY_SECONDS, all_ready)
+
+
+def _not_taken(failed: list[ProxyOutcome], total: int, revision: Revision) -> VerificationFailed:
+    first = failed[0]
+    return VerificationFailed(
+        f"{len(failed)} of {total} proxies did not take revision {revision.number}; {first.proxy}:"
+        f" {first.outcome.message}",
+        reason=first.outcome.reason,
+        hint=first.outcome.hint,
+    )
 
 
 async def verify(site: Site, migration: Migration) -> str:
@@ -167,13 +186,13 @@ async def shift(site: Site, migration: Migration) -> str:
     soak = migration.spec.soak_seconds
     if await read_selector(site.kube, release.service, fleet.namespace) == fleet.labels:
         return "the Service selects the fleet"
-    revision = await load_revision(site.kube, fleet, fleet.status.current_revision)
     point = require_rollback_point(migration)
+    await wait_for_deployment(site.kube, fleet.deployment, fleet.namespace, DEPLOY_SECONDS, all_ready)
     await share_traffic(site.kube, fleet, release.service, point.selector)
     async with open_gateways(site.kube, fleet) as gateways:
-        joined = await admit_fleet(site.kube, fleet, gateways, release.service, revision.marker, soak)
+        joined = await admit_fleet(site.kube, fleet, gateways, release.service, soak)
         legacy = await list_pods(site.kube, fleet.namespace, release.selector)
-        await dismiss_legacy(site.kube, fleet, gateways, release.service, legacy, revision.marker, soak)
+        await dismiss_legacy(site.kube, fleet, gateways, release.service, legacy, soak)
     await claim_traffic(site.kube, fleet, release.service)
     return f"{joined} new proxies joined, {len(legacy)} legacy ones left {release.service}"
 
@@ -201,8 +220,14 @@ async def drain(site: Site, migration: Migration) -> str:
 
 
 async def finish(site: Site, migration: Migration) -> str:
-    """Scale the legacy Deployment to zero; it stays for a rollback."""
+    """Scale the legacy Deployment to zero; it stays for a rollback. Refused while the traffic goes there."""
     release = await find_legacy(site, migration)
+    if await read_selector(site.kube, release.service, site.target.namespace) != (await site.fleet()).labels:
+        raise VerificationFailed(
+            f"Service {release.namespace}/{release.service} does not select the fleet; {release.deployment} is kept",
+            reason="TrafficNotMoved",
+            hint="reference/errors.md#verification-failed",
+        )
     await scale(site.kube, release.deployment, site.target.namespace, 0)
     await wait_until_gone(site.kube, site.target.namespace, release.selector, GONE_SECONDS)
     return f"{release.deployment} is scaled to zero and kept for a rollback"
@@ -221,12 +246,35 @@ STEPS: dict[Step, StepWork] = {
 }
 
 
+UNDONE: tuple[Step, ...] = (Step.SHIFT, Step.DRAIN, Step.FINISH)
+"""Steps whose effect a rollback takes back."""
+
+
+async def reopen_steps(site: Site, migration: Migration) -> None:
+    """Take the steps that a rollback undoes out of the journal's done ones, before the traffic moves.
+
+    A migration that is started again after an interrupted rollback must move the traffic anew: it would take
+    the legacy proxies away under load if it believed that this was done.
+    """
+
+    def change(status: MigrationStatus) -> MigrationStatus:
+        for step in UNDONE:
+            record = status.record(step)
+            if record.state is StepState.DONE:
+                update = {"state": StepState.PENDING, "message": f"undone by a rollback: {record.message}"}
+                status = status.with_record(record.model_copy(update=update))
+        return status
+
+    await update_migration_status(site.kube, migration, change)
+
+
 async def restore_legacy(site: Site, migration: Migration) -> str:
     """Bring the traffic back to the legacy proxies: start them, wait until they serve, give them the Service.
 
     Works from any step; where the traffic never moved nothing changes.
     """
     point = require_rollback_point(migration)
+    await reopen_steps(site, migration)
     release = await find_legacy(site, migration)
     fleet_selector = await read_selector(site.kube, release.service, site.target.namespace)
     body = await site.kube.get(DEPLOYMENTS, release.deployment, site.target.namespace)

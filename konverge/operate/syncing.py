@@ -123,10 +123,11 @@ def _with_conditions(status: ProxyStatus, outcome: ProxyOutcome, clock: Clock) -
 
 
 async def summarise_fleet(kube: KubeClient, fleet: Fleet, revision: Revision, clock: Clock = utc_now) -> FleetStatus:
-    """Write the fleet's counts and, where every reachable proxy runs the revision, the last good revision."""
+    """Write the fleet's counts; the revision is the last good one where every reachable proxy runs it unharmed."""
     instances = await list_instances(kube, fleet)
     counts = count_proxies(instances, revision)
-    good = counts.synced > 0 and counts.drifted == 0
+    harmful = any(s.synced and s.reason in HARMFUL_REASONS for s in instances.values())
+    good = counts.synced > 0 and counts.drifted == 0 and not harmful
 
     def change(status: FleetStatus) -> FleetStatus:
         update = {

@@ -13,7 +13,7 @@ from typing import Any
 from konverge.translate.annotations import PLUGINS
 from konverge.translate.classes import CLASS
 from konverge.translate.drafts import FACADE
-from konverge.translate.intake import read_object, say_who
+from konverge.translate.intake import identify, read_object
 from konverge.translate.kinds import KINDS, KONG, Unusable
 from konverge.translate.objects import annotations_of, namespace_of, split_list
 from konverge.translate.problems import Object, ObjectRef, Problem, describe, refer
@@ -185,7 +185,7 @@ def read_snapshot(objects: Iterable[Any]) -> dict[Key, Object]:
         try:
             found = read_object(value)
         except Unusable:
-            snapshot.pop(say_who(value).key, None)
+            snapshot.pop(identify(value), None)
             continue
         if found is not None:
             snapshot[found[0]] = found[1]
@@ -197,6 +197,9 @@ def find_broken(snapshot: Snapshot, broken: Iterable[Broken]) -> list[Key]:
     found = []
     for item in broken:
         ref = item if isinstance(item, ObjectRef) else ObjectRef(*item)
+        kind = KINDS.get(ref.kind)
+        if kind is not None and not kind.namespaced:
+            ref = ref._replace(namespace="")
         value = snapshot.get(ref.key)
         if value is None or not (ref.namespace or ref.kind in CLUSTER_SCOPED):
             continue

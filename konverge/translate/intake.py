@@ -41,6 +41,14 @@ def say_who(value: Any) -> ObjectRef:
     )
 
 
+def identify(value: Any) -> Key:
+    """Return the identity of anything; a kind of another group does not share that of our kind of the same name."""
+    who = say_who(value)
+    kind = KINDS.get(who.kind)
+    group = who.api_version.rpartition("/")[0]
+    return who.key if kind is not None and kind.group == group else (f"{who.kind}.{group}", who.namespace, who.name)
+
+
 def _text(value: Any) -> str:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 

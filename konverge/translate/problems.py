@@ -76,6 +76,7 @@ HINTS = {
     "RouteInvalid": "route-invalid",
     "RouteUnsupported": "route-unsupported",
     "BackendRefRejected": "backend-ref-rejected",
+    "FieldIgnored": "field-ignored",
     "AnnotationInvalid": "annotation-invalid",
     "SniClaimedTwice": "sni-claimed-twice",
     "CertificateRefsUnsupported": "gateway-certificate",

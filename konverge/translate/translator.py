@@ -18,7 +18,7 @@ from konverge.translate.incremental.sections import Section
 from konverge.translate.incremental.services import Services
 from konverge.translate.incremental.sources import Sources
 from konverge.translate.incremental.working import Working
-from konverge.translate.intake import read_object, say_who
+from konverge.translate.intake import identify, read_object, say_who
 from konverge.translate.kinds import Unusable
 from konverge.translate.problems import Object, describe
 from konverge.translate.rendered import STUB_UPSTREAM, Rendered
@@ -71,7 +71,7 @@ class Translator:
         if event_type == BOOKMARK:
             return
         if event_type == DELETED:
-            self.remove(*say_who(value).key)
+            self.remove(*identify(value))
             return
         self._take(value)
 
@@ -80,11 +80,11 @@ class Translator:
         try:
             found = read_object(value)
         except Unusable as error:
-            who = say_who(value)
-            self._working.drop(who.key)
-            self._rejected.add(who.key)
-            self._working.note(("rejected", who.key), [describe(who, error.reason, str(error))])
-            return who.key
+            key = identify(value)
+            self._working.drop(key)
+            self._rejected.add(key)
+            self._working.note(("rejected", key), [describe(say_who(value), error.reason, str(error))])
+            return key
         if found is None:
             return None
         key, plain = found

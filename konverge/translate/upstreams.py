@@ -64,6 +64,10 @@ def _override(entity: Entity, services: Sequence[Resolved], from_gateway: bool, 
         message = f"KongIngress {named.identity[0]}/{name} of {OVERRIDE} does not exist."
         _report(services, scope, "OverrideNotFound", message)
         return False
+    if found.get("proxy") or found.get("route"):
+        scope.report(
+            "KongIngress", found, "FieldIgnored", "Only the upstream section is used; proxy and route are not."
+        )
     upstream = found.get("upstream") or {}
     for field in _KONG_INGRESS_FIELDS:
         if upstream.get(field) is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +15,9 @@ from konverge.cli.demo.reporting import DemoReport, print_report
 from konverge.cli.demo.staging import Stage, set_stage
 from konverge.cli.options import Output
 from konverge.cli.output import FAILED, Format, console, errors, print_json, run_async
+from konverge.lab.supervisor.settings import find_home
 
-Keep = Annotated[bool, typer.Option("--keep", help="Leave the lab and the UI running until Ctrl-C.")]
+Keep = Annotated[bool, typer.Option("--keep", help="Leave the lab and the UI running.")]
 
 
 def demo(
@@ -58,14 +58,19 @@ async def _demo(
         else:
             print_report(found, view)
         if keep:
-            await _stay(stage, view)
+            _tell_how_to_go_on(stage, name, view)
     return found
 
 
-async def _stay(stage: Stage, view: Console) -> None:
-    """Keep everything running until Ctrl-C."""
-    view.print(f"export KUBECONFIG={stage.kubeconfig}", highlight=False, soft_wrap=True)
+def _tell_how_to_go_on(stage: Stage, name: str, view: Console) -> None:
+    """Say where everything is that keeps running, and how to end it."""
+    lines = [f"export KUBECONFIG={stage.kubeconfig}", "konverge status", f"konverge lab down --name {name}"]
     if stage.prefect is not None:
-        view.print(f"Prefect UI: {stage.prefect.ui}")
-    view.print(f"Everything keeps running; Ctrl-C ends it (pid {os.getpid()}).")
-    await asyncio.Event().wait()
+        home = find_home() / "prefect" / name
+        lines = [
+            f"Prefect UI: {stage.prefect.ui}",
+            *lines,
+            f"KONVERGE_PREFECT_HOME={home} konverge server stop",
+        ]
+    for line in ["The lab keeps running:", *lines]:
+        view.print(line, highlight=False, soft_wrap=True, markup=False)

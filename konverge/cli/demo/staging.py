@@ -16,10 +16,13 @@ from konverge.kube.crds import build_crds
 from konverge.kube.resources import CRDS
 from konverge.lab.legacy.sample import SHOP, sample_load
 from konverge.lab.load.plan import LoadPlan
+from konverge.lab.supervisor.detaching import start_detached
 from konverge.lab.supervisor.furnishing import LEGACY_NAMESPACE, LEGACY_RELEASE, furnish
+from konverge.lab.supervisor.locating import find_address
 from konverge.lab.supervisor.running import Lab
 from konverge.lab.supervisor.settings import LabSettings
 from konverge.lab.supervisor.supervising import Report
+from konverge.lab.supervisor.waiting import wait_for_deployments
 from konverge.operate.orchestrator import PrefectServer, find_server, start_server, stop_server
 
 RELEASE, NAMESPACE = LEGACY_RELEASE, LEGACY_NAMESPACE
@@ -31,43 +34,54 @@ ROUTED_SECONDS = 60.0
 class Stage:
     """What the scenes of the demo work with."""
 
-    lab: Lab
+    kubeconfig: str
     kube: KubeClient
     prefect: PrefectServer | None
     plan: LoadPlan
     idle_watches: int
     """Watches that the lab itself holds open, before the legacy topology came."""
 
-    @property
-    def kubeconfig(self) -> str:
-        """The administrator's kubeconfig of the lab."""
-        return str(self.lab.kubeconfig)
-
 
 @asynccontextmanager
 async def set_stage(
     name: str, *, proxies: int, rate: float, prefect: bool, keep: bool, report: Report
 ) -> AsyncIterator[Stage]:
-    """Start everything, and end everything with the block unless ``keep`` says that the server stays."""
-    async with Lab.start(LabSettings(name=name), report) as lab, await lab.client() as kube:
-        server_home = lab.settings.home / "prefect" / name
+    """Start everything, and end everything with the block; with ``keep`` lab and server outlive the command."""
+    settings = LabSettings(name=name)
+    server_home = settings.home / "prefect" / name
+    async with _open_lab(settings, report, keep=keep) as kubeconfig, await KubeClient.connect(kubeconfig) as kube:
         starting = asyncio.create_task(_open_prefect(server_home, report)) if prefect else None
         try:
             idle = await count_watches(kube)
-            report("workloads", "applying")
-            await furnish(kube, legacy=proxies, sample=True)
-            await install_crds(kube)
-            report("workloads", "rolling out")
-            await lab.wait_ready(timeout=lab.settings.ready_timeout)
-            report("workloads", "ready")
-            host, port = await lab.address_of(SERVICE, NAMESPACE)
-            await wait_routed(host, port)
-            plan = sample_load(f"http://{host}:{port}", rate)
-            yield Stage(lab, kube, await starting if starting else None, plan, idle)
+            plan = await _furnish(kube, settings, proxies, rate, report)
+            yield Stage(str(kubeconfig), kube, await starting if starting else None, plan, idle)
         finally:
             if starting is not None and not keep:
                 await asyncio.gather(starting, return_exceptions=True)
                 await stop_server(server_home)
+
+
+@asynccontextmanager
+async def _open_lab(settings: LabSettings, report: Report, *, keep: bool) -> AsyncIterator[Path]:
+    """Start a lab that ends with the block, or one that stays until ``konverge lab down``."""
+    if keep:
+        state = await asyncio.to_thread(start_detached, settings, report)
+        yield state.kubeconfig
+        return
+    async with Lab.start(settings, report) as lab:
+        yield lab.kubeconfig
+
+
+async def _furnish(kube: KubeClient, settings: LabSettings, proxies: int, rate: float, report: Report) -> LoadPlan:
+    report("workloads", "applying")
+    await furnish(kube, legacy=proxies, sample=True)
+    await install_crds(kube)
+    report("workloads", "rolling out")
+    await wait_for_deployments(kube, settings.ready_timeout)
+    report("workloads", "ready")
+    host, port = await find_address(kube, SERVICE, NAMESPACE)
+    await wait_routed(host, port)
+    return sample_load(f"http://{host}:{port}", rate)
 
 
 async def _open_prefect(home: Path, report: Report) -> PrefectServer:

@@ -35,6 +35,9 @@ _SECRET_HEADER = re.compile(
     r"^\s*(?:(?:proxy-)?authorization|cookie|set-cookie|[\w-]*(?:api-?key|token|secret|password)[\w-]*)\s*:",
     re.IGNORECASE,
 )
+_USER = re.compile(r"(://)[^/@\s]{1,500}@")
+MAX_HEADER_NAME = 256
+"""Characters at the start of a text in which a header's name is looked for."""
 
 
 def is_sensitive(name: str) -> bool:
@@ -51,7 +54,14 @@ def is_secret_field(kind: str, path: tuple[str, ...]) -> bool:
 
 def is_secret_text(value: Any) -> bool:
     """Tell whether a text carries a secret by itself: a header with a credential, or a private key."""
-    return isinstance(value, str) and ("PRIVATE KEY-----" in value or _SECRET_HEADER.match(value) is not None)
+    if not isinstance(value, str):
+        return False
+    return "PRIVATE KEY-----" in value or _SECRET_HEADER.match(value[:MAX_HEADER_NAME]) is not None
+
+
+def hide_user(text: str) -> str:
+    """Return a text without user names and passwords in URLs."""
+    return _USER.sub(r"\1redacted@", text) if "@" in text else text
 
 
 def redact(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +101,9 @@ def _redact_config(value: Any, name: str = "") -> Any:
         return {key: _redact_config(item, key) for key, item in value.items()}
     if isinstance(value, list):
         return [_redact_config(item) for item in value]
-    return REDACTED if is_secret_text(value) else value
+    if is_secret_text(value):
+        return REDACTED
+    return hide_user(value) if isinstance(value, str) else value
 
 
 def show(kind: str, path: tuple[str, ...], value: Any) -> str:
@@ -120,4 +132,4 @@ def _compact(value: Any) -> str:
         return "[" + ", ".join(_compact(item) for item in value) + "]"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_compact(item)}" for key, item in value.items()) + "}"
-    return str(value).replace("\n", "\\n")
+    return hide_user(str(value)).replace("\n", "\\n")

@@ -69,6 +69,7 @@ class Blueprint:
         words = ["--kubeconfig", str(self.kubeconfig), "--dir", str(self.settings.files / "kubelet")]
         words += ["--address", network.node_address, "--port", str(KUBELET_PORT)]
         words += ["--pod-cidr", network.pod_cidr, "--loopback-cidr", network.loopback_cidr]
+        words += ["--delays", f"start={self.settings.start_delay}"]
         words += ["--ca-cert", str(self.plane / "ca.crt"), "--ca-key", str(self.plane / "ca.key")]
         return self._child("kubelet", "konverge.lab.kubelet", words)
 

@@ -20,25 +20,21 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from konverge.errors import CheckRefused, KonvergeError, NotFound, Unavailable
+from konverge.errors import CheckRefused, KonvergeError, Unavailable
 from konverge.kube.client import KubeClient
 from konverge.kube.resources import SERVICES
 from konverge.lab.addressing import LabNetwork, claim_number
 from konverge.lab.balancer.faults import Fault, Faults
-from konverge.lab.balancer.publishing import ADDRESSES
 from konverge.lab.supervisor.balancing import ask_balancer
 from konverge.lab.supervisor.cleaning import prepare_place, remove_files
 from konverge.lab.supervisor.components import Blueprint
 from konverge.lab.supervisor.exporting import export_kubeconfig
 from konverge.lab.supervisor.furnishing import furnish
+from konverge.lab.supervisor.locating import find_address
 from konverge.lab.supervisor.settings import LabSettings
 from konverge.lab.supervisor.states import ComponentState, LabState, holding, write_state
 from konverge.lab.supervisor.supervising import Report, Supervisor
 from konverge.lab.supervisor.waiting import (
-    load_balancer_ip,
-    wait_for_address,
     wait_for_deployment,
     wait_for_deployments,
 )
@@ -155,15 +151,7 @@ class Lab:
         ``port`` is a number or a name of the Service's ports, the first one by default.
         """
         async with await self.client() as client:
-            found = await wait_for_address(client, namespace, service, timeout)
-        address = load_balancer_ip(found) or found["spec"]["clusterIP"]
-        number = _port_of(found, port)
-        moved = (found["metadata"].get("annotations") or {}).get(ADDRESSES)
-        bound = orjson.loads(moved).get(f"{address}:{number}") if moved else None
-        if bound:
-            host, _, text = str(bound).rpartition(":")
-            return host, int(text)
-        return address, number
+            return await find_address(client, service, namespace, port, timeout)
 
     async def wait_open(self, address: tuple[str, int], timeout: float = 15.0) -> None:
         """Wait until somebody listens on an address, as a Service does once an endpoint has been noticed."""
@@ -281,12 +269,3 @@ def _first_state(blueprint: Blueprint, nonce: str) -> LabState:
         kubeconfig=blueprint.kubeconfig,
         server=network.server,
     )
-
-
-def _port_of(service: dict[str, Any], wanted: int | str | None) -> int:
-    ports = service["spec"].get("ports") or []
-    for port in ports:
-        if wanted is None or wanted in (port["port"], port.get("name")):
-            return int(port["port"])
-    name = f"{service['metadata']['namespace']}/{service['metadata']['name']}"
-    raise NotFound(f"Service {name} has no port {wanted}.", reason="NoSuchPort", hint="howto/lab.md#addresses")

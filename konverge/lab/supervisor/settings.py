@@ -41,6 +41,8 @@ class LabSettings(BaseModel):
     """Whether the sample applications are applied."""
     sync_delay: float = Field(default=1.0, ge=0)
     """See :class:`konverge.lab.balancer.settings.BalancerSettings`."""
+    start_delay: float = Field(default=1.0, ge=0)
+    """Between the decision to start a container and its process: sandbox, image, and Kong's own 1 to 2 s."""
     rbac: bool = True
     control_plane: Literal["lab", "real"] = "lab"
     kubeconfig: Path | None = None

@@ -20,6 +20,9 @@ def draft_grpc_route(route: Object, scope: Scope) -> Contribution | None:
     if not rules:
         scope.report(KIND, route, "RouteInvalid", "A GRPCRoute needs rules: it is left out.")
         return None
+    for index, rule in enumerate(rules):
+        if rule.get("filters"):
+            scope.report(KIND, route, "FieldIgnored", f"spec.rules[{index}].filters is ignored.")
     if scope.settings.on("ExpressionRoutes"):
         return _draft_expressive(route, rules, scope)
     contribution = Contribution()

@@ -47,6 +47,7 @@ def draft_http_routes(routes: Sequence[Object], scope: Scope, combined: bool) ->
             continue
         for rule in list_rules(route):
             groups.setdefault(backends_key(rule), []).append(rule)
+    _report_ignored(routes, scope)
     contribution = Contribution()
     for rules in groups.values():
         name = combined_name(rules) if combined else single_name(rules)
@@ -72,6 +73,18 @@ def _is_valid(route: Object, scope: Scope) -> bool:
         scope.report(KIND, route, "RouteUnsupported", message)
         return False
     return True
+
+
+def _report_ignored(routes: Sequence[Object], scope: Scope) -> None:
+    """Tell about fields that have no counterpart in Kong."""
+    for route in routes:
+        for rule in list_rules(route):
+            if (rule.value.get("timeouts") or {}).get("request"):
+                message = f"spec.rules[{rule.index}].timeouts.request is ignored; backendRequest is not."
+                scope.report(KIND, route, "FieldIgnored", message)
+            if any(reference.get("filters") for reference in rule.value.get("backendRefs") or ()):
+                message = f"spec.rules[{rule.index}]: filters of backendRefs are ignored; those of the rule are not."
+                scope.report(KIND, route, "FieldIgnored", message)
 
 
 def _draft_service(name: str, rules: list[Rule], scope: Scope) -> Part:

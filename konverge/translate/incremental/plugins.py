@@ -155,6 +155,7 @@ class Plugins:
             fresh[memo] = entry
             entries.append(entry)
         known.entries = fresh
+        known.hashes = {combination: known.hashes[combination] for combination in combinations} if named else {}
         return entries
 
     def _claim(self, known: _Known, combination: Combination, used: set[str]) -> bool:

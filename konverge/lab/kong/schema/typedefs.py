@@ -167,6 +167,11 @@ def check_regex(value: Any) -> str | None:
     return None if problem is None else f"not a valid regex: {value}"
 
 
+def check_asterisk_or_regex(value: Any) -> str | None:
+    """The origins of cors: ``*`` means all of them and is no regular expression."""
+    return None if value == "*" else check_regex(value)
+
+
 def check_ip_or_cidr(value: Any) -> str | None:
     """An address or a network."""
     try:

@@ -102,7 +102,7 @@ PLUGINS = (
     PluginSchema(
         "cors",
         {
-            "origins": array(string(validate=t.check_regex)),
+            "origins": array(string(validate=t.check_asterisk_or_regex)),
             "headers": array(string()),
             "exposed_headers": array(string()),
             "methods": array(string(one_of=METHODS), default=list(METHODS)),
