@@ -20,6 +20,7 @@ from prefect.events.schemas.automations import EventTrigger, Posture
 from prefect.exceptions import ObjectAlreadyExists
 
 from flows.run import announce
+from konverge.errors import FinalError
 
 POOL = "konverge"
 ZOMBIES = "konverge: runs whose process is gone"
@@ -56,7 +57,13 @@ async def ensure_zombie_automation() -> None:
 def deploy_all(root: Path) -> None:
     """Create or update the deployments of prefect.yaml."""
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", "prefect.yaml"]
-    subprocess.run(command, cwd=root, check=True, stdout=sys.stderr, timeout=120)
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode != 0:
+        raise FinalError(
+            f"prefect deploy ended with {done.returncode}: {(done.stderr or done.stdout).strip()[-600:]}",
+            reason="BootstrapFailed",
+            hint="howto/prefect.md",
+        )
 
 
 async def bootstrap(root: Path) -> None:

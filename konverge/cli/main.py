@@ -52,6 +52,8 @@ def main(
     logging.basicConfig(
         level=logging.INFO if verbose else logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    # It warns of what we raise as an error of our own.
+    logging.getLogger("kubernetes").setLevel(logging.INFO if verbose else logging.ERROR)
 
 
 def run() -> None:

@@ -34,7 +34,7 @@ def read_fleet_file(path: Path) -> tuple[str, FleetSpec]:
 
 def _unusable(path: Path, cause: str) -> UsageError:
     return UsageError(
-        f"The fleet file {path} cannot be used: {cause}",
+        f"The fleet file {path} cannot be used: {' '.join(cause.split())}",
         reason="BadFleetFile",
         hint="reference/errors.md#invalid-fleet",
     )

@@ -1,17 +1,20 @@
 """Brings a fleet from what is observed to what is desired; level-triggered: it reads everything anew each time.
 
 A revision is compiled once per change and stored before the first push. Proxies that carry traffic get it in waves;
-proxies that do not are onboarded. Between changes the loaded hashes are read from the proxies, never from Kubernetes.
+proxies that do not are onboarded. A revision that proves harmful is taken back: the last good one is in force until
+the sources change. Between changes the loaded hashes are read from the proxies, never from Kubernetes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from konverge.controller.watching import Sources
+from konverge.decide.waving import may_continue
 from konverge.errors import KonvergeError, VerificationFailed
 from konverge.kube.client import KubeClient
 from konverge.model.fleet import Fleet
@@ -24,10 +27,13 @@ from konverge.operate.fleets import parse_fleet
 from konverge.operate.onboarding import onboard_proxies, set_gate
 from konverge.operate.ports import Gateways
 from konverge.operate.rendering import compile_revision
-from konverge.operate.revisions import store_revision
+from konverge.operate.revisions import load_revision, store_revision
 from konverge.operate.syncing import summarise_fleet, sync_proxies
 
 log = logging.getLogger(__name__)
+
+HARMFUL_SECONDS = 300.0
+"""Seconds until a revision that was stopped is tried on the canary again: what failed may have been the canary."""
 
 
 @dataclass(slots=True)
@@ -54,6 +60,10 @@ class Reconciler:
     last_error: str = ""
     _loaded: dict[str, str] = field(default_factory=dict)
     """Pod uid to the hash that was verified last."""
+    _harmful: str = ""
+    """Hash of a revision that was stopped: the last good one is in force instead ..."""
+    _harmful_until: float = 0.0
+    """... until then, in seconds of the monotonic clock; a new revision is tried at once."""
 
     async def reconcile(self) -> None:
         """Compile, store, push, onboard; failures are logged and tried again with the next call."""
@@ -63,7 +73,7 @@ class Reconciler:
         fleet = parse_fleet(body)
         if fleet.spec.paused:
             return
-        revision = await self._compile(fleet)
+        revision = await self._avoid_harm(fleet, await self._compile(fleet))
         proxies = read_proxies(fleet, self.sources.slices(fleet.admin_service))
         self._loaded = {uid: loaded for uid, loaded in self._loaded.items() if uid in {p.uid for p in proxies}}
         async with open_gateways(self.kube, fleet, self.clock) as gateways:
@@ -84,6 +94,13 @@ class Reconciler:
         self.counters.revisions += 1
         log.info("revision %d: %d routes, hash %s", self.revision.number, self.revision.routes, self.revision.hash)
         return self.revision
+
+    async def _avoid_harm(self, fleet: Fleet, revision: Revision) -> Revision:
+        """Return the last good revision in place of one that was stopped: it is taken back, and others can join."""
+        good = fleet.status.last_good_revision
+        if revision.hash != self._harmful or not good or time.monotonic() >= self._harmful_until:
+            return revision
+        return await load_revision(self.kube, fleet, good)
 
     async def _find_drift(self, gateways: Gateways, proxies: Sequence[Proxy], revision: Revision) -> None:
         """Read every known proxy's hash and forget those that lost or changed their configuration."""
@@ -107,11 +124,17 @@ class Reconciler:
                 outcomes = await onboard_proxies(self.kube, fleet, gateways, revision, joining, self.clock)
                 self.counters.onboarded += sum(1 for outcome in outcomes if outcome.ok)
                 self._remember(joining, outcomes)
+                if not may_continue(outcomes, fleet.spec.rollout):
+                    self._avoid(revision)
         except VerificationFailed as error:
             self.counters.failures += 1
             self.last_error = error.message
+            self._avoid(revision)
             log.exception("revision %d is harmful and was stopped", revision.number)
         await summarise_fleet(self.kube, fleet, revision, self.clock)
+
+    def _avoid(self, revision: Revision) -> None:
+        self._harmful, self._harmful_until = revision.hash, time.monotonic() + HARMFUL_SECONDS
 
     def _remember(self, proxies: Sequence[Proxy], outcomes: Sequence[ProxyOutcome]) -> None:
         by_name = {outcome.proxy: outcome for outcome in outcomes}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -99,6 +100,8 @@ class KubeClient:
         """Build a client from a kubeconfig, else $KUBECONFIG, else ~/.kube/config, else the pod's account."""
         configuration = Configuration()
         namespace = "default"
+        if kubeconfig and not await asyncio.to_thread(_any_exists, str(kubeconfig)):
+            raise _bad_kubeconfig(kubeconfig, FileNotFoundError("no such file"))
         try:
             loader = await load_kube_config(
                 str(kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION),
@@ -350,13 +353,26 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
 
 def _object(content: bytes) -> Object:
-    document: Object = orjson.loads(content)
+    try:
+        document = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        document = None
+    if not isinstance(document, dict):
+        raise Unavailable(
+            "The server answered, but not with JSON: it is no Kubernetes API, or something is in between",
+            reason="NotAnApiServer",
+            hint="reference/errors.md#api-unreachable",
+        )
     return document
 
 
 def _namespace_of(body: Object) -> str | None:
     namespace = body.get("metadata", {}).get("namespace")
     return str(namespace) if namespace else None
+
+
+def _any_exists(paths: str) -> bool:
+    return any(os.path.exists(path) for path in paths.split(os.pathsep))
 
 
 def _bad_kubeconfig(path: str | Path | None, error: Exception) -> UsageError:

@@ -18,6 +18,7 @@ Invariant: at every moment the Service selects at least as many ready proxies as
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -104,7 +105,9 @@ async def run_step(site: Site, name: str, step: Step, work: StepWork) -> Migrati
 
 def describe_failure(error: BaseException) -> str:
     """Return what a journal may say: our own sentences; of anything else the type only, for secrets' sake."""
-    return error.message if isinstance(error, KonvergeError) else f"unexpected {type(error).__name__}"
+    if isinstance(error, KonvergeError):
+        return error.message
+    return "cancelled" if isinstance(error, asyncio.CancelledError) else f"unexpected {type(error).__name__}"
 
 
 async def _journal(site: Site, migration: Migration, record: StepRecord) -> Migration:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from konverge.cli.demo.staging import NAMESPACE, RELEASE, SERVICE, count_watches, install_crds, wait_routed
 from konverge.cli.running import run_flow
@@ -31,6 +31,8 @@ from konverge.operate.migrations import apply_migration, load_migration
 from konverge.operate.orchestrator import PrefectServer
 from konverge.operate.workloads import all_ready, list_pods, scale, wait_for_deployment
 
+CONTROL_PLANE = "KONVERGE_E2E_CONTROL_PLANE"
+"""``real`` runs the scenarios on a real control plane; tools/test_kube.py does, in a private network."""
 FLEET = "shop"
 RATE = 200.0
 SETTLE_SECONDS = 3.0
@@ -164,7 +166,8 @@ class Scenario:
 @asynccontextmanager
 async def open_scenario(name: str, home: Path, prefect: PrefectServer) -> AsyncIterator[Scenario]:
     """Start an empty lab for a scenario and end it with the block."""
-    settings = LabSettings(name=f"{name}-{os.getpid()}", home=home)
+    plane: Literal["lab", "real"] = "real" if os.environ.get(CONTROL_PLANE) == "real" else "lab"
+    settings = LabSettings(name=f"{name}-{os.getpid()}", home=home, control_plane=plane)
     async with Lab.start(settings) as lab, await lab.client() as kube:
         target = Target(fleet=FLEET, namespace=NAMESPACE, kubeconfig=str(lab.kubeconfig))
         yield Scenario(lab, kube, prefect, await count_watches(kube), target)

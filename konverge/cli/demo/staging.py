@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -59,6 +60,7 @@ async def set_stage(
             if starting is not None and not keep:
                 await asyncio.gather(starting, return_exceptions=True)
                 await stop_server(server_home)
+                await asyncio.to_thread(shutil.rmtree, server_home, ignore_errors=True)
 
 
 @asynccontextmanager

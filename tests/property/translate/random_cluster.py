@@ -141,6 +141,17 @@ def _ingress(rng: random.Random) -> Object:
     return {"spec": spec}
 
 
+def _ingress_class(rng: random.Random) -> Object:
+    reference = {
+        "apiGroup": "configuration.konghq.com",
+        "kind": "IngressClassParameters",
+        "scope": "Namespace",
+        "namespace": rng.choice(NAMESPACES),
+        "name": rng.choice(NAMES),
+    }
+    return {"spec": {"controller": "x", **({"parameters": reference} if rng.random() < 0.7 else {})}}
+
+
 def _service(rng: random.Random) -> Object:
     ports = [{"name": "http", "port": 80, "protocol": "TCP"}, {"name": "dns", "port": 53, "protocol": "UDP"}]
     spec: Object = {"ports": ports[: rng.choice((1, 2))]}
@@ -290,7 +301,15 @@ GATEWAY = "gateway.networking.k8s.io"
 
 MAKERS: dict[str, tuple[str, bool, Any]] = {
     "Ingress": ("networking.k8s.io/v1", True, _ingress),
-    "IngressClass": ("networking.k8s.io/v1", False, lambda _: {"spec": {"controller": "x"}}),
+    "IngressClass": ("networking.k8s.io/v1", False, _ingress_class),
+    "IngressClassParameters": (
+        f"{KONG}/v1alpha1",
+        True,
+        lambda rng: {
+            "spec": {"serviceUpstream": rng.random() < 0.5, "enableLegacyRegexDetection": rng.random() < 0.5}
+        },
+    ),
+    "KongLicense": (f"{KONG}/v1alpha1", False, lambda rng: {"rawLicenseString": rng.choice(NAMES)}),
     "Service": ("v1", True, _service),
     "Secret": ("v1", True, _secret),
     "ConfigMap": ("v1", True, lambda rng: {"data": {"id": rng.choice(NAMES), "ca.crt": AUTHORITY}}),

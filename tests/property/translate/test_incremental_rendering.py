@@ -12,7 +12,12 @@ from konverge.translate import Settings, Translator, render
 
 MODES = {
     "traditional": {},
-    "expressions": {"ExpressionRoutes": True, "KongServiceFacade": True, "RewriteURIs": True},
+    "expressions": {
+        "ExpressionRoutes": True,
+        "KongServiceFacade": True,
+        "RewriteURIs": True,
+        "EnterpriseEdition": True,
+    },
     "combined": {"CombinedServicesFromDifferentHTTPRoutes": True, "KongServiceFacade": True, "DrainSupport": True},
 }
 

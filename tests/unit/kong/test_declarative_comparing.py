@@ -263,3 +263,22 @@ def test_stream_routes_have_no_path_settings() -> None:
 def test_odd_documents_can_be_compared(document: dict[str, Any]) -> None:
     assert compare(document, document) == []
     compare(document, DOCUMENT)
+
+
+def list_scalars(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the paths of all scalars that decide something."""
+    if isinstance(value, dict):
+        return [found for key, item in value.items() if key != "id" for found in list_scalars(item, (*path, key))]
+    if isinstance(value, list):
+        return [found for index, item in enumerate(value) for found in list_scalars(item, (*path, index))]
+    return [path] if path != ("_format_version",) else []
+
+
+@pytest.mark.parametrize("path", list_scalars(DOCUMENT), ids=lambda path: ".".join(map(str, path)))
+def test_no_change_of_a_scalar_goes_unnoticed(path: tuple[Any, ...]) -> None:
+    changed = copy.deepcopy(DOCUMENT)
+    place = changed
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = not place[path[-1]] if isinstance(place[path[-1]], bool) else "changed"
+    assert compare(DOCUMENT, changed)

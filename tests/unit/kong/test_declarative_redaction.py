@@ -30,6 +30,7 @@ CONFIG = {
     "add": {"headers": [f"Authorization: Basic {SECRET}", "X-Plain: shown"]},
     "key_names": ["apikey"],
     "token": "{vault://env/token}",
+    "http_endpoint": f"https://user:{SECRET}@log.example.com/x",
     "hide_credentials": True,
 }
 DOCUMENT: dict[str, Any] = {
@@ -67,6 +68,7 @@ def test_redaction_hides_every_secret_and_keeps_the_rest() -> None:
     assert (consumer["acls"], consumer["mtls_auth_credentials"]) == ([{"group": "g"}], [{"subject_name": "s"}])
     config = redacted["plugins"][0]["config"]
     assert config["redis"]["host"] == "redis.example.com"
+    assert config["http_endpoint"] == "https://redacted@log.example.com/x"
     assert config["add"]["headers"][1] == "X-Plain: shown"
     assert (config["key_names"], config["token"], config["hide_credentials"]) == (
         ["apikey"],

@@ -264,7 +264,7 @@ def test_every_outcome_becomes_a_triple_and_the_right_kind_of_error() -> None:
     triple = explain(TooLarge(SizeLimit.LMDB), "p")
     assert (triple.reason, triple.hint) == (
         "ConfigurationTooLarge",
-        "docs/reference/errors.md#configuration-too-large",
+        "docs/reference/proxy-reasons.md#configuration-too-large",
     )
     assert "lmdb_map_size" in triple.message
 

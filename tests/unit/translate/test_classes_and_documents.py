@@ -223,6 +223,19 @@ def test_a_malformed_object_takes_the_place_of_a_good_one_until_it_is_repaired()
     assert translator.render().problems == ()
 
 
+@pytest.mark.parametrize("group", ["serving.knative.dev/v1", "configuration.konghq.com/v1"])
+@pytest.mark.parametrize("event", ["DELETED", "ADDED"])
+def test_a_kind_of_another_group_leaves_ours_alone(group: str, event: str) -> None:
+    translator = Translator()
+    translator.replace([ingress(), service()])
+    good = translator.render().content
+    foreign = {**service(), "apiVersion": group}
+    translator.apply(event, foreign)
+    assert translator.render().content == good
+    translator.replace([ingress(), foreign])
+    assert only(services(translator.render()))["tags"][0] == "k8s-name:UNKNOWN"
+
+
 def test_numbers_are_written_as_a_decoder_of_doubles_writes_them() -> None:
     config = {"whole": 5.0, "half": 0.5, "large": 2**60 + 1, "huge": 10**30}
     rendered = draw(plugin(config=config), service(annotations=konghq(plugins="plug")), ingress())

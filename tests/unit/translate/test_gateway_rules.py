@@ -206,6 +206,15 @@ def test_s13_1_backend_timeouts(text: str | None, milliseconds: int | None) -> N
     assert [entity[f"{name}_timeout"] for name in ("connect", "read", "write")] == [expected] * 3
 
 
+def test_fields_that_kong_has_nothing_for_are_problems() -> None:
+    rule = {"backendRefs": [ref(filters=[redirect()])], "timeouts": {"request": "1s"}}
+    http = draw(http_route("r", rule), service())
+    assert reasons(http) == [("FieldIgnored", "HTTPRoute/r")] * 2
+    grpc = draw(grpc_route({"backendRefs": [ref()], "filters": [{"type": "ResponseHeaderModifier"}]}), service())
+    assert reasons(grpc) == [("FieldIgnored", "GRPCRoute/g")]
+    assert routes(grpc)
+
+
 def test_durations_have_limits() -> None:
     assert parse_duration("1h2m3s4ms") == 3_723_004
     assert parse_duration("999999s") is None
