@@ -54,6 +54,11 @@ class LabNetwork:
         return "10.244.254.0/24" if self.private else f"127.{self.number}.8.0/24"
 
     @property
+    def cidr(self) -> str:
+        """All addresses of a lab on loopback."""
+        return f"127.{self.number}.0.0/16"
+
+    @property
     def server(self) -> str:
         """The API server's URL."""
         return f"https://{self.node_address}:{API_PORT}"

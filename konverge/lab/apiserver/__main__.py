@@ -17,6 +17,7 @@ from pathlib import Path
 import orjson
 
 from konverge.lab.apiserver import ApiServer, Settings
+from konverge.lab.apiserver.state import LOOPBACK
 from konverge.lab.pod import die_with_parent
 
 
@@ -28,6 +29,7 @@ def parse_arguments(arguments: list[str]) -> Settings:
     parser.add_argument("--service-cidr", type=IPv4Network, default=IPv4Network("10.96.0.0/16"))
     parser.add_argument("--rbac", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--allow-loopback-endpoints", action="store_true")
+    parser.add_argument("--loopback-range", type=IPv4Network, default=LOOPBACK, help="what that switch opens")
     parser.add_argument("--tokens", type=Path, help="CSV: token,user,uid,groups")
     parser.add_argument("--audit-log", type=Path, help="a line of JSON per request")
     parser.add_argument("--persist", action=argparse.BooleanOptionalAction, default=True)
@@ -41,6 +43,7 @@ def parse_arguments(arguments: list[str]) -> Settings:
         service_cidr=given.service_cidr,
         rbac=given.rbac,
         allow_loopback_endpoints=given.allow_loopback_endpoints,
+        loopback_range=given.loopback_range,
         tokens_file=given.tokens,
         audit_file=given.audit_log,
         history=given.history,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_BODY = 3 * 1024 * 1024
 """Bytes of a request body; the real server's default limit."""
+LOOPBACK = IPv4Network("127.0.0.0/8")
 SERVICE_CIDR = IPv4Network("10.96.0.0/16")
 VERSION = "v1.36.2"
 """The release whose types and behaviour are served."""
@@ -37,6 +38,8 @@ class Settings:
     service_cidr: IPv4Network = SERVICE_CIDR
     rbac: bool = True
     allow_loopback_endpoints: bool = False
+    loopback_range: IPv4Network = LOOPBACK
+    """The part of 127.0.0.0/8 that ``allow_loopback_endpoints`` opens: the lab's own pods, nothing else."""
     tokens_file: Path | None = None
     audit_file: Path | None = None
     history: int = 4096

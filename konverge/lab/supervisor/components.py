@@ -49,7 +49,8 @@ class Blueprint:
             words += ["--service-cidr", network.service_cidr]
             return self._child("apiserver", "konverge.lab.realplane", words)
         words = ["--listen", f"{network.node_address}:{API_PORT}", "--dir", plane]
-        words += ["--service-cidr", network.service_cidr, "--allow-loopback-endpoints"]
+        words += ["--service-cidr", network.service_cidr]
+        words += ["--allow-loopback-endpoints", "--loopback-range", network.cidr]
         words.append("--rbac" if self.settings.rbac else "--no-rbac")
         return self._child("apiserver", "konverge.lab.apiserver", words)
 

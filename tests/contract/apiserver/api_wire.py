@@ -175,8 +175,9 @@ def configmap(name: str, data: dict[str, str] | None = None, **metadata: Any) ->
 
 
 def pod(name: str, **spec: Any) -> dict[str, Any]:
+    """A pod that no scheduler takes, so that the probes hold on clusters with and without kubelets."""
     containers = [{"name": "c", "image": "example.org/x:1"}]
-    return {"metadata": {"name": name}, "spec": {"containers": containers, **spec}}
+    return {"metadata": {"name": name}, "spec": {"schedulerName": "nobody", "containers": containers, **spec}}
 
 
 def deployment(name: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
@@ -174,7 +174,7 @@ class EndpointSliceRules(Rules):
             causes.append(unsupported("addressType", family, ("FQDN", "IPv4", "IPv6")))
         if old is not None:
             causes += check_unchanged("addressType", family, old.get("addressType"))
-        loose = state.settings.allow_loopback_endpoints
+        loose = _own_loopback(state)
         for index, endpoint in enumerate(obj.get("endpoints") or ()):
             addresses = endpoint.get("addresses") or []
             if not addresses:
@@ -185,7 +185,12 @@ class EndpointSliceRules(Rules):
         return causes
 
 
-def _check_address(text: str, field: str, family: str, loose: bool) -> list[Cause]:
+def _own_loopback(state: State) -> IPv4Network | None:
+    """Return the loopback addresses that pods of this lab have; None where there are none."""
+    return state.settings.loopback_range if state.settings.allow_loopback_endpoints else None
+
+
+def _check_address(text: str, field: str, family: str, own: IPv4Network | None) -> list[Cause]:
     try:
         address = ip_address(text)
     except ValueError:
@@ -193,7 +198,7 @@ def _check_address(text: str, field: str, family: str, loose: bool) -> list[Caus
     wanted = IPv4Address if family == "IPv4" else IPv6Address
     if not isinstance(address, wanted):
         return [wrong(field, text, f"must be an {family} address")]
-    if address.is_loopback and not loose:
+    if address.is_loopback and not (own is not None and isinstance(address, IPv4Address) and address in own):
         return [wrong(field, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)")]
     if address.is_unspecified:
         return [wrong(field, text, f"may not be unspecified ({text})")]
@@ -216,7 +221,7 @@ class EndpointsRules(Rules):
     @override
     def check(self, state: State, obj: Object, old: Object | None) -> list[Cause]:
         causes = []
-        loose = state.settings.allow_loopback_endpoints
+        loose = _own_loopback(state)
         for index, subset in enumerate(obj.get("subsets") or ()):
             for part in ("addresses", "notReadyAddresses"):
                 for number, address in enumerate(subset.get(part) or ()):
