@@ -17,13 +17,15 @@ from konverge.controller.watching import Sources
 from konverge.decide.waving import may_continue
 from konverge.errors import KonvergeError, VerificationFailed
 from konverge.kube.client import KubeClient
+from konverge.kube.resources import SECRETS
 from konverge.model.fleet import Fleet
-from konverge.model.proxy import Proxy, ProxyOutcome
+from konverge.model.proxy import ZERO_HASH, Proxy, ProxyOutcome
 from konverge.model.revision import Revision
 from konverge.operate.clock import Clock, utc_now
 from konverge.operate.connecting import open_gateways
 from konverge.operate.discovering import read_proxies
 from konverge.operate.fleets import parse_fleet
+from konverge.operate.identities import ensure_identity
 from konverge.operate.onboarding import onboard_proxies, set_gate
 from konverge.operate.ports import Gateways
 from konverge.operate.rendering import compile_revision
@@ -73,6 +75,7 @@ class Reconciler:
         fleet = parse_fleet(body)
         if fleet.spec.paused:
             return
+        await self._identify(fleet)
         revision = await self._avoid_harm(fleet, await self._compile(fleet))
         proxies = read_proxies(fleet, self.sources.slices(fleet.admin_service))
         self._loaded = {uid: loaded for uid, loaded in self._loaded.items() if uid in {p.uid for p in proxies}}
@@ -81,6 +84,13 @@ class Reconciler:
             pending = [p for p in proxies if self._loaded.get(p.uid) != revision.hash or not p.ready]
             if pending or fleet.status.current_hash != revision.hash:
                 await self._bring_up(fleet, gateways, revision, pending)
+
+    async def _identify(self, fleet: Fleet) -> None:
+        """Create the identities that the pods of a new fleet wait for; what exists stays as it is."""
+        names = (fleet.authority_secret, fleet.controller_secret, fleet.proxy_secret)
+        found = await asyncio.gather(*(self.kube.find(SECRETS, name, fleet.namespace) for name in names))
+        if not all(found):
+            await ensure_identity(self.kube, fleet, self.clock)
 
     async def _compile(self, fleet: Fleet) -> Revision:
         objects = list(self.sources.objects())
@@ -147,10 +157,12 @@ class Reconciler:
                 log.warning("proxy %s: %s: %s", proxy.name, outcome.outcome.reason, outcome.outcome.message)
 
     async def _close_gates(self, proxies: Sequence[Proxy], outcomes: Sequence[ProxyOutcome]) -> None:
-        """Take proxies out of traffic whose configuration could not be proven and that hold no other."""
-        lost = {
-            outcome.proxy: outcome for outcome in outcomes if not outcome.ok and not outcome.loaded_hash.strip("0")
-        }
+        """Take proxies out of traffic that say that they hold no configuration.
+
+        One that does not answer us is left alone: it may serve well, and what separates us from it may separate us
+        from all of them.
+        """
+        lost = {outcome.proxy: outcome for outcome in outcomes if not outcome.ok and outcome.loaded_hash == ZERO_HASH}
         for proxy in proxies:
             if proxy.name in lost:
                 await set_gate(self.kube, proxy, lost[proxy.name], self.clock)

@@ -87,11 +87,10 @@ async def ensure_identity(kube: KubeClient, fleet: Fleet, clock: Clock = utc_now
 async def load_keys(kube: KubeClient, fleet: Fleet, clock: Clock = utc_now) -> FleetKeys:
     """Read all identities of a fleet; NotFound or Invalid name the Secret that is missing or broken."""
     store, now = open_store(kube, fleet), clock()
-    authority, controller, proxies = await asyncio.gather(
-        _require(store, fleet, fleet.authority_secret),
-        _require(store, fleet, fleet.controller_secret),
-        _require(store, fleet, fleet.proxy_secret),
-    )
+    names = (fleet.authority_secret, fleet.controller_secret, fleet.proxy_secret)
+    found = await asyncio.gather(*(store.load(name) for name in names))
+    # Checked in this order, so that the same Secret is named each time.
+    authority, controller, proxies = (_found(fleet, name, stored) for name, stored in zip(names, found, strict=True))
     return FleetKeys(
         read_authorities(authority),
         _read_kept(controller, CONTROLLER_BUNDLE_FILE, now),
@@ -180,7 +179,10 @@ async def _ensure_leaf(store: KeyStore, name: str, files: IdentityFiles) -> None
 
 
 async def _require(store: KeyStore, fleet: Fleet, name: str) -> StoredFiles:
-    stored = await store.load(name)
+    return _found(fleet, name, await store.load(name))
+
+
+def _found(fleet: Fleet, name: str, stored: StoredFiles | None) -> StoredFiles:
     if stored is None:
         raise NotFound(
             f"Fleet {fleet.namespace}/{fleet.name} has no identity: Secret {name} does not exist",

@@ -115,10 +115,10 @@ async def start_server(home: Path, port: int | None = None) -> PrefectServer:
         async with asyncio.timeout(START_TIMEOUT):
             await _wait_healthy(process, server, home)
     except asyncio.CancelledError:
-        process.terminate()
+        await _end(process)
         raise
     except TimeoutError:
-        process.terminate()
+        await _end(process)
         raise Unavailable(
             f"The Prefect server did not answer within {START_TIMEOUT:.0f} s; see {home / 'server.log'}",
             reason="PrefectNotStarted",
@@ -126,6 +126,16 @@ async def start_server(home: Path, port: int | None = None) -> PrefectServer:
         ) from None
     await asyncio.to_thread(_write_record, home, server)
     return server
+
+
+async def _end(process: subprocess.Popen[bytes]) -> None:
+    _started.pop(process.pid, None)
+    process.terminate()
+    try:
+        await asyncio.to_thread(process.wait, 10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        await asyncio.to_thread(process.wait)
 
 
 async def _wait_healthy(process: subprocess.Popen[bytes], server: PrefectServer, home: Path) -> None:
