@@ -24,6 +24,7 @@ LONGEST_DELAY = 30.0
 """Seconds between tries, doubled from the first to the longest; client-go's reflector uses 0.8 to 30 s."""
 ABSENT_DELAY = 30.0
 """Seconds until a kind whose CRD is not installed is asked for again."""
+RENEWAL_PAUSE = 0.1
 WATCH_SECONDS = 300
 """A watch is renewed at least this often (client-go: 5 to 10 min), so that a half-open connection is found."""
 
@@ -69,6 +70,8 @@ class Cache:
         while True:
             try:
                 await self._follow()
+                # A server that ends every watch at once must not be asked without a pause.
+                await asyncio.sleep(RENEWAL_PAUSE * random.uniform(0.5, 1.5))
             except (NotFound, Forbidden) as error:
                 await self._mark_absent(error)
             except Conflict as error:

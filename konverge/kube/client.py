@@ -387,10 +387,12 @@ def _bad_kubeconfig(path: str | Path | None, error: Exception) -> UsageError:
 
 async def wait_until_reachable(client: KubeClient, timeout: float) -> None:
     """Return once the API server answers /readyz; Unavailable after ``timeout`` seconds."""
-    async with asyncio.timeout(timeout):
-        while True:
-            try:
-                await client.request("GET", "/readyz", timeout=2.0)
-                return
-            except Unavailable:
-                await asyncio.sleep(0.05)
+    deadline = asyncio.get_running_loop().time() + timeout
+    while True:
+        try:
+            await client.request("GET", "/readyz", timeout=2.0)
+            return
+        except Unavailable:
+            if asyncio.get_running_loop().time() >= deadline:
+                raise
+            await asyncio.sleep(0.05)

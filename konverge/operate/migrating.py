@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from konverge.decide.legacy import LegacyRelease, find_release
-from konverge.errors import KonvergeError
+from konverge.errors import CheckRefused, KonvergeError
 from konverge.kube.client import KubeClient
 from konverge.kube.resources import DEPLOYMENTS, SERVICES
 from konverge.model.fleet import Fleet, FleetSpec
@@ -72,7 +72,9 @@ async def ensure_fleet(site: Site, release: LegacyRelease, migration: Migration)
     """Create the ProxyFleet that takes over, with the class, image, router and features of the release."""
     existing = await find_fleet(site.kube, site.target.fleet, site.target.namespace)
     if existing is not None:
-        return await site.fleet()
+        fleet = await site.fleet()
+        _refuse_unfit(fleet, release)
+        return fleet
     spec = FleetSpec(
         ingress_class=release.ingress_class,
         features=dict(release.features),
@@ -82,6 +84,21 @@ async def ensure_fleet(site: Site, release: LegacyRelease, migration: Migration)
         proxy_service=release.service,
     )
     return await apply_fleet(site.kube, site.target.fleet, site.target.namespace, spec)
+
+
+def _refuse_unfit(fleet: Fleet, release: LegacyRelease) -> None:
+    """Raise CheckRefused where a fleet that exists cannot take the place of the release."""
+    if fleet.spec.proxy_service != release.service:
+        problem = f"spec.proxyService is {fleet.spec.proxy_service!r}, the traffic is on {release.service!r}"
+    elif fleet.spec.replicas < release.replicas:
+        problem = f"spec.replicas is {fleet.spec.replicas}, the release has {release.replicas} proxies"
+    else:
+        return
+    raise CheckRefused(
+        f"ProxyFleet {fleet.namespace}/{fleet.name} exists and does not fit: {problem}",
+        reason="FleetDoesNotFit",
+        hint="reference/errors.md#fleet-does-not-fit",
+    )
 
 
 async def run_step(site: Site, name: str, step: Step, work: StepWork) -> Migration:

@@ -13,6 +13,7 @@ from konverge.model.proxy import CONFIGURED_GATE, Proxy, ProxyOutcome
 from konverge.model.revision import Revision
 from konverge.operate.clock import Clock, utc_now
 from konverge.operate.configuring import configure_proxy
+from konverge.operate.gathering import gather_all
 from konverge.operate.ports import Gateways
 from konverge.operate.syncing import record_outcome
 
@@ -35,7 +36,7 @@ async def onboard_proxies(
             await record_outcome(kube, fleet, proxy, revision, outcome, clock)
             return outcome
 
-    return list(await asyncio.gather(*(onboard(proxy) for proxy in proxies)))
+    return await gather_all(onboard(proxy) for proxy in proxies)
 
 
 async def set_gate(kube: KubeClient, proxy: Proxy, outcome: ProxyOutcome, clock: Clock = utc_now) -> None:

@@ -16,7 +16,7 @@ from konverge.model.fleet import Fleet
 from konverge.model.migration import Migration, MigrationStatus, RollbackPoint, Step, StepState
 from konverge.model.proxy import ProxyOutcome
 from konverge.model.revision import Revision
-from konverge.operate.comparing import compare_release
+from konverge.operate.comparing import Parity, compare_release
 from konverge.operate.connecting import open_gateways
 from konverge.operate.discovering import discover_proxies
 from konverge.operate.draining import wait_until_drained, wait_until_quiet
@@ -34,6 +34,7 @@ from konverge.operate.onboarding import onboard_proxies
 from konverge.operate.rendering import compile_revision, gather_sources
 from konverge.operate.revisions import load_revision, store_revision
 from konverge.operate.shifting import (
+    TRAFFIC_LABEL,
     admit_fleet,
     claim_traffic,
     dismiss_legacy,
@@ -45,6 +46,7 @@ from konverge.operate.syncing import summarise_fleet
 from konverge.operate.workloads import (
     all_ready,
     apply_objects,
+    label_pod,
     list_pods,
     scale,
     wait_for_deployment,
@@ -55,6 +57,8 @@ REACH_PAUSE = 0.5
 """Seconds between two tries to reach proxies that are still starting."""
 DEPLOY_SECONDS = 300.0
 """How long pods may take to appear and become ready; pulling an image is the longest part."""
+PARITY_SECONDS = 10.0
+"""How long a difference may stay: a controller of the legacy topology syncs every 3 s."""
 GONE_SECONDS = 180.0
 """How long legacy pods may take to end; the chart gives them a grace of 30 s."""
 QUIET_SECONDS = 120.0
@@ -156,11 +160,18 @@ def _not_taken(failed: list[ProxyOutcome], total: int, revision: Revision) -> Ve
 
 
 async def verify(site: Site, migration: Migration) -> str:
-    """Compare what every legacy proxy runs with what the fleet runs; any difference stops the migration."""
+    """Compare what every legacy proxy runs with what the fleet runs; a difference that stays stops the migration.
+
+    A change of the sources reaches both sides at different moments, so the fleet is brought up to date and the
+    comparison is repeated for a while.
+    """
     release = await find_legacy(site, migration)
-    fleet = await site.fleet()
-    revision = await load_revision(site.kube, fleet, fleet.status.current_revision)
-    parity = await compare_release(site.kube, release, revision)
+    deadline = time.monotonic() + PARITY_SECONDS
+    parity = await _compare(site, release)
+    while parity.differences and time.monotonic() < deadline:
+        await asyncio.sleep(REACH_PAUSE)
+        await sync(site, migration)
+        parity = await _compare(site, release)
     await add_evidence(site, migration, {"parity": parity.summary})
     if parity.differences:
         raise VerificationFailed(
@@ -169,6 +180,12 @@ async def verify(site: Site, migration: Migration) -> str:
             hint="reference/errors.md#parity-broken",
         )
     return parity.summary
+
+
+async def _compare(site: Site, release: LegacyRelease) -> Parity:
+    fleet = await site.fleet()
+    revision = await load_revision(site.kube, fleet, fleet.status.current_revision)
+    return await compare_release(site.kube, release, revision)
 
 
 async def control(site: Site, migration: Migration) -> str:
@@ -284,4 +301,7 @@ async def restore_legacy(site: Site, migration: Migration) -> str:
     if fleet_selector == dict(point.selector):
         return "the traffic had not moved"
     await return_traffic(site.kube, release.service, site.target.namespace, point.selector)
+    # Without its label a proxy joins the next migration as every other: one first, then the rest.
+    for pod in await list_pods(site.kube, site.target.namespace, {TRAFFIC_LABEL: site.target.fleet}):
+        await label_pod(site.kube, pod["metadata"]["name"], site.target.namespace, TRAFFIC_LABEL, None)
     return f"Service {release.service} selects {release.deployment} again"

@@ -15,6 +15,7 @@ from konverge.model.revision import Revision
 from konverge.operate.clock import Clock, utc_now
 from konverge.operate.configuring import configure_proxy
 from konverge.operate.fleets import list_instances, update_fleet_status, write_instance
+from konverge.operate.gathering import gather_all
 from konverge.operate.ports import Gateways
 
 
@@ -45,7 +46,7 @@ async def push_wave(
             await record_outcome(kube, fleet, proxy, revision, outcome, clock)
             return outcome
 
-    return list(await asyncio.gather(*(visit(proxy) for proxy in wave.proxies)))
+    return await gather_all(visit(proxy) for proxy in wave.proxies)
 
 
 async def sync_proxies(

@@ -78,7 +78,11 @@ class Cache:
         """Remember that our own write has started a graceful deletion, before the watch says so."""
         held = self.get(item["metadata"].get("namespace", ""), item["metadata"]["name"])
         if held is not None and held["metadata"]["uid"] == item["metadata"]["uid"]:
-            held["metadata"].setdefault("deletionTimestamp", format_time(now()))
+            # A new object, and told to everybody: the watch's own event would then look like no change at all.
+            marked = {**held, "metadata": {**held["metadata"]}}
+            marked["metadata"].setdefault("deletionTimestamp", format_time(now()))
+            self._items[marked["metadata"].get("namespace", "")][marked["metadata"]["name"]] = marked
+            self._tell(held, marked)
 
     async def run(self) -> None:
         """List, then watch, for ever; failures are retried with a growing pause."""
