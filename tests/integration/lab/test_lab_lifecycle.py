@@ -111,13 +111,21 @@ def test_nothing_survives_kill_9_of_the_supervisor_and_the_remains_are_cleaned(r
     asyncio.run(_deploy(kubeconfig))
     state = read_state(tmp_path / "labs" / "lab")
     assert state is not None
-    assert any("sleep 1000" in line for line in survivors(state.marker))
+    wait_for_child(state.marker, "sleep 1000")
     os.kill(state.pid, signal.SIGKILL)
     wait_for_end(state.marker)
     assert "killed" in run("list").stdout
     assert run("status").returncode == 1
     assert "remains" in run("down").stdout
     assert run("up", "-d", "--no-sample").returncode == 0
+
+
+def wait_for_child(marker: str, words: str) -> None:
+    """A container counts as started when its shell is; the shell starts its child a moment later."""
+    deadline = time.monotonic() + 10
+    while not any(words in line for line in survivors(marker)):
+        assert time.monotonic() < deadline, survivors(marker)
+        time.sleep(0.05)
 
 
 async def _deploy(kubeconfig: str) -> None:

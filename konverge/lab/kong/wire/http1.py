@@ -149,6 +149,7 @@ class Http1Connection(ByteStream):
         self.context = context
         self.peer = peer
         self.idle = True
+        self.served = 0
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -170,8 +171,12 @@ class Http1Connection(ByteStream):
             self._task.cancel()
 
     def drain_down(self) -> None:
-        """Close at once where nothing is going on; otherwise after the reply that is under way."""
-        if self.idle and not self.buffer and not self.has_unread():
+        """Close at once where nothing is going on; otherwise after the reply that is under way.
+
+        A connection that has not had a request yet is not idle in nginx's sense (``ngx_close_idle_connections``
+        closes kept ones only): its first request is answered, as on a real Kong, where no fresh connection is lost.
+        """
+        if self.served and self.idle and not self.buffer and not self.has_unread():
             self.finish()
             self.close()
 
@@ -217,6 +222,7 @@ class Http1Connection(ByteStream):
             return False
         self.idle = False
         self.registry.stats.requests += 1
+        self.served += 1
         try:
             method, target, version, headers = parse_request_head(head)
             keep = _keeps_alive(version, headers.get("connection"))
