@@ -27,7 +27,7 @@ from konverge.model.migration import MigrationPhase, MigrationSpec, Step, StepSt
 from konverge.operate.comparing import loopback_context
 from konverge.operate.migrations import load_migration
 from konverge.operate.orchestrator import PrefectServer
-from konverge.operate.workloads import all_ready, scale, wait_for_deployment
+from konverge.operate.workloads import all_ready, is_ready, list_pods, scale, wait_for_deployment
 from tests.e2e.killing import FlowProcess, begin, until_reached
 from tests.e2e.scenario import FLEET, Scenario, open_scenario
 
@@ -54,6 +54,13 @@ async def scenario(prefect_server: PrefectServer, lab_home: Path) -> AsyncIterat
 
 async def legacy_is_whole(scenario: Scenario, replicas: int = PROXIES) -> None:
     await scale(scenario.kube, DEPLOYMENT, NAMESPACE, replicas)
+    # The Deployment's status lags behind: right after a pod was deleted it still says that all are ready.
+    async with asyncio.timeout(90):
+        while True:
+            pods = await list_pods(scenario.kube, NAMESPACE, selector_labels(RELEASE))
+            if len(pods) == replicas and all(map(is_ready, pods)):
+                break
+            await asyncio.sleep(0.2)
     await wait_for_deployment(scenario.kube, DEPLOYMENT, NAMESPACE, 90, all_ready)
 
 
