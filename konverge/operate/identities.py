@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from konverge.errors import Conflict, NotFound
@@ -104,11 +104,6 @@ async def load_controller(kube: KubeClient, fleet: Fleet, clock: Clock = utc_now
     return _read_kept(stored, CONTROLLER_BUNDLE_FILE, clock()).files
 
 
-async def store_files(store: KeyStore, name: str, files: IdentityFiles, version: str) -> None:
-    """Replace the stored files of a name; Conflict where another writer came first."""
-    await store.store(name, files.data, version=version)
-
-
 def issue_controller(fleet: Fleet, authority: Authority, trust: TrustBundle, now: datetime) -> IdentityFiles:
     """Issue the controller's client certificate."""
     leaf = authority.issue(
@@ -156,7 +151,7 @@ def authority_files(authorities: Authorities) -> dict[str, bytes]:
 
 def with_bundle(files: IdentityFiles, bundle: TrustBundle, now: datetime) -> IdentityFiles:
     """Return the files with another bundle, checked again."""
-    return assemble_files(files.identity, replace(files, bundle=bundle).bundle, now, files.bundle_file)
+    return assemble_files(files.identity, bundle, now, files.bundle_file)
 
 
 async def _ensure_authority(store: KeyStore, fleet: Fleet, now: datetime) -> Authorities:

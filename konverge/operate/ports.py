@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,7 +51,3 @@ class Gateways(Protocol):
 
     def reach(self, proxy: Proxy) -> Gateway:
         """Return the gateway of a proxy; nothing is sent yet."""
-
-
-GatewaysFactory = AbstractAsyncContextManager[Gateways]
-Proxies = Sequence[Proxy]
