@@ -6,6 +6,8 @@ import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from pydantic import Field
+
 from konverge.model.base import Value
 
 
@@ -21,6 +23,10 @@ class RevisionSpec(Value):
     routes: int = 0
     services: int = 0
     author: str = ""
+    reason: str = ""
+    """Why it was made: which objects changed, or which revision it repeats."""
+    sources: dict[str, str] = Field(default_factory=dict)
+    """Newest resourceVersion seen of each source kind."""
     created: datetime | None = None
 
 
