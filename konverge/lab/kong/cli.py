@@ -24,11 +24,18 @@ def kong(
     router_flavor: Annotated[
         str, typer.Option(help="traditional_compatible or expressions")
     ] = "traditional_compatible",
+    database: Annotated[str, typer.Option(help="file that plays the database; nodes share it")] = "",
+    update_frequency: Annotated[
+        str, typer.Option(help="seconds between two looks at the database, and at the routers")
+    ] = "5",
     control: Annotated[str, typer.Option(help="HOST:PORT or socket path for fault injection")] = "",
     instant: Annotated[bool, typer.Option("--instant", help="load and route without Kong's delays")] = False,
     enterprise: Annotated[bool, typer.Option("--enterprise", help="know consumer groups as well")] = False,
 ) -> None:
-    """Run a stand-in Kong Gateway (DB-less) until it gets a signal. Faults: docs/reference/lab-kong.md#faults."""
+    """Run a stand-in Kong Gateway until it gets a signal; it is DB-less unless a database is given.
+
+    Faults: docs/reference/lab-kong.md#faults.
+    """
     import asyncio
 
     from konverge.lab.kong.listen import BadListen
@@ -47,6 +54,8 @@ def kong(
         declarative_config=declarative_config,
         router_flavor=router_flavor,
         instant=instant,
+        database=database,
+        update_frequency=update_frequency,
         enterprise=enterprise,
     )
     try:

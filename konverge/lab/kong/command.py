@@ -1,6 +1,6 @@
 """``kong`` inside a container: ``python -m konverge.lab.kong.command ACTION``.
 
-Actions: reload, quit, stop, start, restart, drain, health, version, check.
+Actions: reload, quit, stop, start, restart, drain, health, version, check, migrations.
 It finds the node by PREFIX/pids/nginx.pid and talks to it by signals, as the real command does. Only the standard
 library is loaded: an exec into a pod should answer at once. Texts and exit codes follow Kong 3.9.
 """
@@ -25,6 +25,13 @@ DEFAULT_PREFIX = "/usr/local/kong/"
 DEFAULT_STATUS = "127.0.0.1:8007"
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 10.0
+MIGRATIONS = {
+    "bootstrap": "Database already bootstrapped",
+    "up": "Database is already up-to-date",
+    "finish": "No pending migrations to finish",
+    "list": "Executed migrations:\ncore: 000_base",
+    "reset": "Database not bootstrapped, nothing to reset",
+}
 ENVIRONMENT_FILE = ".kong_env"
 
 
@@ -175,8 +182,9 @@ def _reap(pid: int) -> bool:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="kong", description="Control a stand-in Kong.")
-    names = ("reload", "quit", "stop", "start", "restart", "drain", "health", "version", "check")
+    names = ("reload", "quit", "stop", "start", "restart", "drain", "health", "version", "check", "migrations")
     parser.add_argument("action", choices=names)
+    parser.add_argument("step", nargs="?", choices=tuple(MIGRATIONS), help="of migrations")
     parser.add_argument("-p", "--prefix")
     parser.add_argument("-c", "--conf")
     parser.add_argument("-w", "--wait", type=float, default=0.0)
@@ -188,6 +196,10 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str], environ: Mapping[str, str] | None = None) -> int:
     """Run one action; return the exit code."""
     options = _parse(arguments)
+    if options.action == "migrations":
+        # The file that plays the database has its tables from the first start on: there is nothing to do.
+        sys.stdout.write(MIGRATIONS[options.step or "list"] + "\n")
+        return 0
     if options.action == "version":
         sys.stdout.write(VERSION + "\n")
         return 0

@@ -59,7 +59,9 @@ def describe_configuration(
         shown[f"{role}_ssl_enabled"] = any(listen.ssl for listen in listens)
     certificate = str(settings.admin_cert) if settings.admin_cert else f"{prefix}/ssl/admin-kong-default.crt"
     return shown | {
-        "database": "off",
+        "database": settings.database,
+        "db_update_frequency": settings.db_update_frequency,
+        "worker_state_update_frequency": settings.worker_state_update_frequency,
         "router_flavor": settings.router_flavor,
         "prefix": prefix,
         "kic": settings.kic,

@@ -38,6 +38,12 @@ class Faults:
     """The node's clock is off by this: timestamps and the validity of client certificates."""
     lmdb_full: int = 0
     """POST /config: answer 413 "does not fit in LMDB" this many times."""
+    write_500: int = 0
+    """With a database, writing requests: answer 500 without writing, this many times."""
+    write_stored_500: int = 0
+    """With a database, writing requests: write, then answer 500."""
+    write_delay: float = 0.0
+    """With a database, every writing request takes this much longer."""
     proxy_status: int = 0
     """The proxy answers every request with this status by itself."""
 

@@ -26,6 +26,8 @@ class Flags:
     declarative_config: str = ""
     router_flavor: str = "traditional_compatible"
     instant: bool = False
+    database: str = ""
+    update_frequency: str = "5"
     enterprise: bool = False
 
     def settings(self) -> Settings:
@@ -43,6 +45,10 @@ class Flags:
             verify_client="on" if self.client_ca else "off",
             router_flavor=self.router_flavor,
             enterprise=self.enterprise,
+            database="postgres" if self.database else "off",
+            database_file=_path(self.database),
+            db_update_frequency=float(self.update_frequency),
+            worker_state_update_frequency=float(self.update_frequency),
             timing=Timing.instant() if self.instant else Timing(),
             pod=PodEnvironment(),
         )

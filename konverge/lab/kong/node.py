@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from konverge.lab.kong.admin.answers import Answer, not_found, ok
@@ -36,6 +36,9 @@ from konverge.lab.kong.state import EMPTY_HASH, Entities, FileStorage, MemorySto
 from konverge.lab.kong.wire.connections import Connections, ServerContext, Stats
 from konverge.lab.kong.wire.exchange import Handler, Reply, Request
 from konverge.lab.kong.wire.listener import Binding, Security
+
+if TYPE_CHECKING:
+    from konverge.lab.kong.database.following import Follower
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +80,7 @@ class StandInKong:
         self.checks = ActiveChecks(self.gateway.pool)
         self.prefix = Prefix(settings.prefix)
         self.storage = storage or self._default_storage()
+        self.follower: Follower | None = None
         self.draining = False
         self.exiting = False
         self.routers_ready = settings.workers
@@ -97,6 +101,11 @@ class StandInKong:
             return MemoryStorage(capacity)
         return FileStorage(self.settings.prefix, capacity)
 
+    @property
+    def shown(self) -> Snapshot:
+        """Return what the Admin API reads: with a database its contents, else what the node serves."""
+        return self.snapshot if self.follower is None else self.follower.snapshot
+
     def now(self) -> float:
         """Return the node's time."""
         return time.time() + self.faults.clock_offset
@@ -114,7 +123,10 @@ class StandInKong:
         """Load files and configuration, bind, serve. Raises CannotStart, OSError and BrokenFiles."""
         self.prefix.prepare()
         self._securities = self.load_securities()
-        self._load_initial()
+        if self.settings.database == "off":
+            self._load_initial()
+        else:
+            self._open_database()
         self._follow_snapshot()
         self.gateway.switch(Router(self.snapshot), PluginTable.build(self.snapshot))
         contexts = self._new_generation()
@@ -133,6 +145,7 @@ class StandInKong:
         except OSError:
             self.kill()
             raise
+        self._start_following()
         self.prefix.write_pid(self.master_pid)
 
     def _roles(self) -> Iterator[tuple[str, list[Listen]]]:
@@ -215,6 +228,7 @@ class StandInKong:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.checks.stop()
         self.gateway.close()
+        self._close_database()
         self.prefix.remove_pid()
         self.finished.set()
 
@@ -228,6 +242,7 @@ class StandInKong:
         for task in self._tasks:
             task.cancel()
         self.gateway.close()
+        self._close_database()
         self.finished.set()
 
     def _close_listeners(self) -> None:
@@ -260,6 +275,32 @@ class StandInKong:
         except Refusal as refusal:
             raise CannotStart(f"error parsing declarative config file {path}:\n{print_lua(refusal.errors)}") from None
         return entities, hash_text(text) if any(entities.values()) else EMPTY_HASH
+
+    def _open_database(self) -> None:
+        from konverge.lab.kong.database.following import Follower
+        from konverge.lab.kong.database.store import Database
+
+        path = self.settings.database_file
+        if path is None:
+            raise CannotStart("the database has no file: set KONG_PG_DATABASE")
+        self.follower = Follower(self, Database(path))
+        self.snapshot = self.follower.load()
+
+    def _start_following(self) -> None:
+        if self.follower is not None:
+            self._spawn(self.follower.follow_own_writes())
+            self._spawn(self.follower.poll(self.settings.db_update_frequency))
+            self._spawn(self.follower.rebuild(self.settings.worker_state_update_frequency))
+
+    def _close_database(self) -> None:
+        if self.follower is not None:
+            self.follower.close()
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Serve what the database holds now; router and plugins follow on their timer."""
+        if snapshot.number > self.snapshot.number:
+            self.snapshot = snapshot
+            self._follow_snapshot()
 
     async def commit(self, entities: Entities, fresh: str) -> None:
         """Store a configuration and serve it; routing follows a little later. Raises StoreFull."""

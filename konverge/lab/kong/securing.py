@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from OpenSSL import SSL
 
+from konverge.lab.kong.settings import DEFAULT_PROTOCOLS
 from konverge.lab.kong.wire.broken import BrokenFiles
 from konverge.lab.kong.wire.listener import Security
 from konverge.lab.kong.wire.security import TlsSecurity, load_security, select_by_name
@@ -76,6 +77,7 @@ def load_role(node: StandInKong, role: str, http2: bool, previous: Mapping[str, 
             settings.session_cache,
             int(settings.session_timeout),
             http2,
+            settings.admin_protocols if role == "admin" else DEFAULT_PROTOCOLS,
         ),
         _previous(previous, f"{role} h2" if http2 else role),
         cert_path=str(cert_path or ""),

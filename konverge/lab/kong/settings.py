@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from konverge.lab.kong.database.locating import locate_database
 from konverge.lab.kong.listen import Listen, parse_listen
 from konverge.lab.pod import PodEnvironment
 
@@ -19,6 +20,7 @@ SIZE = re.compile(r"^(\d+)([kmgKMG]?)$")
 DURATION = re.compile(r"^(\d+)(ms|s|m|h|d)?$")
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 SECONDS = {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3600, "d": 86400}
+DEFAULT_PROTOCOLS = "TLSv1.2 TLSv1.3"
 FLAVORS = ("traditional", "traditional_compatible", "expressions")
 
 
@@ -110,6 +112,8 @@ class Settings:
     client_ca: Path | None = None
     verify_client: str = "off"
     verify_depth: int = 1
+    admin_protocols: str = DEFAULT_PROTOCOLS
+    """nginx_admin_ssl_protocols."""
     session_tickets: bool = True
     session_cache: bool = True
     session_timeout: float = 86400.0
@@ -122,6 +126,14 @@ class Settings:
     kic: bool = False
     timing: Timing = field(default_factory=Timing)
     pod: PodEnvironment = field(default_factory=PodEnvironment)
+    database: str = "off"
+    """"off" or "postgres"."""
+    database_file: Path | None = None
+    """What plays the database: one SQLite file for all nodes."""
+    db_update_frequency: float = 5
+    """Seconds between two looks for what other nodes wrote (``kong_defaults.lua``)."""
+    worker_state_update_frequency: float = 5
+    """Seconds between two looks whether router and plugins are to be rebuilt (``kong_defaults.lua``)."""
     shown: Mapping[str, object] = field(default_factory=dict)
     """What GET / shows in ``configuration`` besides, by Kong's names."""
 
@@ -146,8 +158,8 @@ def _flag(environ: Mapping[str, str], name: str, default: bool) -> bool:
 
 def _read(environ: Mapping[str, str], pod: PodEnvironment) -> Settings:
     database = environ.get("KONG_DATABASE", "off")
-    if database != "off":
-        raise BadSetting(f"KONG_DATABASE {database!r}: this stand-in runs without a database only")
+    if database not in ("off", "postgres"):
+        raise BadSetting(f"KONG_DATABASE {database!r}: neither postgres nor off")
     flavor = environ.get("KONG_ROUTER_FLAVOR", "traditional_compatible")
     if flavor not in FLAVORS:
         raise BadSetting(f"router_flavor has an invalid value: '{flavor}' ({', '.join(FLAVORS)})")
@@ -167,6 +179,7 @@ def _read(environ: Mapping[str, str], pod: PodEnvironment) -> Settings:
         client_ca=_path(environ, "KONG_NGINX_ADMIN_SSL_CLIENT_CERTIFICATE", pod),
         verify_client=environ.get("KONG_NGINX_ADMIN_SSL_VERIFY_CLIENT", "off").lower() or "off",
         verify_depth=int(environ.get("KONG_NGINX_ADMIN_SSL_VERIFY_DEPTH", "1")),
+        admin_protocols=environ.get("KONG_NGINX_ADMIN_SSL_PROTOCOLS") or DEFAULT_PROTOCOLS,
         session_tickets=_flag(environ, "KONG_NGINX_ADMIN_SSL_SESSION_TICKETS", True),
         session_cache=_flag(environ, "KONG_NGINX_ADMIN_SSL_SESSION_CACHE", True),
         session_timeout=parse_duration(environ.get("KONG_NGINX_ADMIN_SSL_SESSION_TIMEOUT", "1d")),
@@ -179,6 +192,10 @@ def _read(environ: Mapping[str, str], pod: PodEnvironment) -> Settings:
         kic=_flag(environ, "KONG_KIC", False),
         timing=Timing.instant() if _flag(environ, "KONVERGE_LAB_KONG_INSTANT", False) else Timing(),
         pod=pod,
+        database=database,
+        database_file=locate_database(environ, pod) if database == "postgres" else None,
+        db_update_frequency=float(environ.get("KONG_DB_UPDATE_FREQUENCY") or 5),
+        worker_state_update_frequency=float(environ.get("KONG_WORKER_STATE_UPDATE_FREQUENCY") or 5),
         shown=_shown(environ),
     )
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from konverge.lab.kong.admin import configuring, entities, info, status
 from konverge.lab.kong.admin.answers import Answer, not_allowed, not_found, ok, page, say, send_answer
 from konverge.lab.kong.admin.parameters import BadJson, CrashingJson, parse_body, parse_pairs
+from konverge.lab.kong.database.answering import WRITING, answer_write
 from konverge.lab.kong.wire.exchange import Reply, Request
 from konverge.lab.kong.wire.message import BadMessage, split_target
 from konverge.lab.kong.wire.stream import StreamClosed
@@ -77,6 +78,8 @@ async def _answer_admin(node: StandInKong, request: Request, reply: Reply) -> An
         return page(413, cors=False)
     if path in READERS:
         return await _read(node, request, READERS[path], query)
+    if node.follower is not None:
+        await node.follower.refresh()
     parts = [unquote(part) for part in path.split("/")[1:]]
     if parts[0] == "schemas":
         return await _answer_schemas(node, request, parts[1:])
@@ -91,6 +94,8 @@ async def _answer_admin(node: StandInKong, request: Request, reply: Reply) -> An
         return not_found()
     if isinstance(place, Answer):
         return place
+    if node.follower is not None and request.method in WRITING:
+        return await answer_write(node, node.follower, place, request, query)
     return entities.answer_place(node, place, request.method, query)
 
 

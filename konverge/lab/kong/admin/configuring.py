@@ -27,6 +27,7 @@ THREAD_FROM = 64 * 1024
 TRUE = (True, 1, "1", "true", "on", "yes")
 BUSY = "Currently loading previous configuration"
 EXITING = "Kong currently exiting"
+NOT_WITH_DATABASE = "this endpoint is only available when Kong is configured to not use a database"
 UNEXPECTED = "An unexpected error occurred"
 TOO_LARGE_FOR_LMDB = (
     'Configuration does not fit in LMDB database, consider raising the "lmdb_map_size" config for Kong'
@@ -115,6 +116,8 @@ def _is_true(value: Any) -> bool:
 
 async def post_config(node: StandInKong, request: Request, query: dict[str, Any], reply: Reply) -> Answer:
     """Load a configuration. The order of the checks is Kong's."""
+    if node.follower is not None:
+        return say(400, NOT_WITH_DATABASE)
     try:
         body = await read_body(node, request, reply)
         if node.exiting or node.is_draining(request):
@@ -195,6 +198,8 @@ async def _commit(node: StandInKong, entities: Entities, fresh: str, started: fl
 
 async def get_config(node: StandInKong) -> Answer:
     """Dump the configuration as YAML, credentials in clear."""
+    if node.follower is not None:
+        return say(400, NOT_WITH_DATABASE)
     return Answer(200, {"config": await asyncio.to_thread(dump_yaml, node.snapshot.entities)})
 
 

@@ -1,4 +1,7 @@
-"""Collections and entities: reading, paging, filtering by tags; writing is refused without a database."""
+"""Collections and entities: reading, paging, filtering by tags; writing is refused without a database.
+
+With one, :mod:`konverge.lab.kong.database.answering` answers what writes.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,14 @@ class Place:
     """None for the collection."""
     single: Entity | None = None
     """The entity of ``key``, or the one a reference leads to."""
+    parent_field: str = ""
+    parent_id: str = ""
+    """Under another entity: the field that refers to it, and its id."""
 
 
 def locate(node: StandInKong, parts: list[str]) -> Place | Answer | None:
     """Find out what a path means; None where it means nothing in this API."""
-    registry, snapshot = node.registry, node.snapshot
+    registry, snapshot = node.registry, node.shown
     schema = registry.by_path.get(parts[0])
     if schema is None or len(parts) > 4:
         return None
@@ -62,9 +68,9 @@ def locate(node: StandInKong, parts: list[str]) -> Place | Answer | None:
         nested.reverse()
     path = "/" + "/".join(parts)
     if len(parts) == 3:
-        return Place(child, nested, path)
+        return Place(child, nested, path, parent_field=field, parent_id=owner["id"])
     found = next((item for item in nested if parts[3] in (item["id"], item.get(child.endpoint_key))), None)
-    return Place(child, nested, path, parts[3], found)
+    return Place(child, nested, path, parts[3], found, field, owner["id"])
 
 
 def _child(node: StandInKong, schema: EntitySchema, name: str) -> EntitySchema | None:
@@ -84,7 +90,7 @@ def _follow(node: StandInKong, schema: EntitySchema, owner: Entity | None, parts
     if reference is None:
         return not_found()
     target = node.registry.entities[field.reference]
-    found = node.snapshot.find(field.reference, reference["id"], node.registry)
+    found = node.shown.find(field.reference, reference["id"], node.registry)
     return Place(target, (), "/" + "/".join(parts), reference["id"], found)
 
 
@@ -114,7 +120,7 @@ def options(methods: str) -> Answer:
 def present(node: StandInKong, schema: EntitySchema, entity: Entity) -> Entity:
     """Return an entity as the API shows it: certificates list their names."""
     if schema.name == "certificates":
-        names = [sni["name"] for sni in node.snapshot.list("snis") if sni["certificate"]["id"] == entity["id"]]
+        names = [sni["name"] for sni in node.shown.list("snis") if sni["certificate"]["id"] == entity["id"]]
         return entity | {"snis": names}
     return entity
 
@@ -129,7 +135,7 @@ def _refuse_write(place: Place, method: str) -> Answer:
     if method == "DELETE":
         return Answer(204) if place.single is None else _unsupported(f"delete '{kind}' entities{by}")
     if method == "PATCH":
-        return _unknown(place) if place.single is None else _unsupported(f"update '{kind}' entities{by}")
+        return find_unknown(place) if place.single is None else _unsupported(f"update '{kind}' entities{by}")
     return not_allowed()
 
 
@@ -137,7 +143,8 @@ def _unsupported(what: str) -> Answer:
     return coded(405, 12, "operation unsupported", f"cannot {what} when not using a database")
 
 
-def _unknown(place: Place) -> Answer:
+def find_unknown(place: Place) -> Answer:
+    """Return the answer to a change of an entity that does not exist."""
     key = place.key or ""
     field = "id" if check_uuid(key) is None else place.schema.endpoint_key or "id"
     how = "primary key " if field == "id" else ""
@@ -151,8 +158,8 @@ def _list(node: StandInKong, place: Place, query: dict[str, Any]) -> Answer:
     items: Sequence[Entity] = place.items
     tags = query.get("tags")
     if isinstance(tags, str):
-        if any(item.get("tags") is None for item in items):
-            # A real Kong trips over entities without tags here.
+        if node.follower is None and any(item.get("tags") is None for item in items):
+            # Without a database a real Kong trips over entities without tags here.
             return say(500, UNEXPECTED)
         items = filter_tags(items, tags)
     start = 0
@@ -195,16 +202,16 @@ def filter_tags(items: Sequence[Entity], tags: str) -> list[Entity]:
     """Filter by tags: "a,b" means both, "a/b" means either."""
     if "/" in tags:
         wanted = set(tags.split("/"))
-        return [item for item in items if wanted & set(item["tags"])]
+        return [item for item in items if wanted & set(item.get("tags") or ())]
     required = set(tags.split(","))
-    return [item for item in items if required <= set(item["tags"])]
+    return [item for item in items if required <= set(item.get("tags") or ())]
 
 
 def list_tags(node: StandInKong, wanted: str | None) -> Answer:
     """Answer /tags and /tags/x."""
     rows = [
         {"entity_name": kind, "entity_id": entity["id"], "tag": tag}
-        for kind, entities in node.snapshot.entities.items()
+        for kind, entities in node.shown.entities.items()
         for entity in entities.values()
         for tag in entity.get("tags") or ()
         if wanted is None or tag == wanted

@@ -39,7 +39,7 @@ HIDDEN = {
 def read_root(node: StandInKong) -> Answer:
     """Answer GET /."""
     known = node.registry.plugins
-    in_use = {plugin["name"] for plugin in node.snapshot.list("plugins")}
+    in_use = {plugin["name"] for plugin in node.shown.list("plugins")}
     available = {name: {"priority": PRIORITIES.get(name, 0), "version": VERSION} for name in known}
     return ok(
         {

@@ -67,6 +67,8 @@ def read_status(node: StandInKong, query: dict[str, Any]) -> Answer:
             for name, capacity, used in DICTIONARIES
         },
     }
+    if node.follower is not None:
+        return ok({"server": server, "memory": memory, "database": {"reachable": True}})
     return ok({"server": server, "memory": memory, "configuration_hash": node.shown_hash})
 
 
@@ -77,7 +79,7 @@ def read_ready(node: StandInKong) -> Answer:
     ready, total = node.routers_ready, node.settings.workers
     if ready < total:
         return say(503, f"router builds not yet complete, router ready in {ready} of {total} workers")
-    if node.snapshot.empty:
+    if node.follower is None and node.snapshot.empty:
         return say(503, NOT_CONFIGURED)
     return say(200, "ready")
 

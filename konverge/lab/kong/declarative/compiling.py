@@ -73,6 +73,18 @@ def _modernise_path(path: Any) -> Any:
 def _finish(
     schema: EntitySchema, item: dict[str, Any], index: Index, registry: Registry, now: float, hash_passwords: bool
 ) -> dict[str, Any]:
+    finished = complete(schema, item, registry)
+    for name, field in schema.fields.items():
+        if field.kind == "foreign" and finished.get(name) is not None:
+            target = index.find(field.reference, finished[name])
+            finished[name] = {"id": target["id"]} if target is not None else finished[name]
+    stamp(schema, finished, now)
+    derive(schema, finished, hash_passwords)
+    return finished
+
+
+def complete(schema: EntitySchema, item: dict[str, Any], registry: Registry) -> dict[str, Any]:
+    """Return an entity with shorthands expanded, every default in place and what Kong makes up made up."""
     children = registry.children[schema.name]
     own = {
         name: value
@@ -90,26 +102,22 @@ def _finish(
         own.setdefault("config", {})
     finished = fill(fields, own, nulls=True)
     for name, field in fields.items():
-        if field.kind == "foreign" and finished.get(name) is not None:
-            target = index.find(field.reference, finished[name])
-            finished[name] = {"id": target["id"]} if target is not None else finished[name]
-        elif field.auto == "random" and finished.get(name) is None:
+        if field.auto == "random" and finished.get(name) is None:
             finished[name] = "".join(secrets.choice(ALPHABET) for _ in range(32))
-    _stamp(schema, finished, now)
-    _derive(schema, finished, hash_passwords)
     return finished
 
 
-def _stamp(schema: EntitySchema, entity: dict[str, Any], now: float) -> None:
+def stamp(schema: EntitySchema, entity: dict[str, Any], now: float) -> None:
     """Set the timestamps; a given created_at stays, updated_at never does."""
-    stamp: float = round(now, 3) if schema.milliseconds else int(now)
+    moment: float = round(now, 3) if schema.milliseconds else int(now)
     if entity.get("created_at") is None:
-        entity["created_at"] = stamp
+        entity["created_at"] = moment
     if "updated_at" in schema.fields:
-        entity["updated_at"] = stamp
+        entity["updated_at"] = moment
 
 
-def _derive(schema: EntitySchema, entity: dict[str, Any], hash_passwords: bool) -> None:
+def derive(schema: EntitySchema, entity: dict[str, Any], hash_passwords: bool) -> None:
+    """Set what follows from other fields: the digest of a CA certificate, the hash of a password."""
     if schema.name == "ca_certificates":
         entity["cert_digest"] = digest_certificate(entity["cert"])
     elif schema.name == "basicauth_credentials" and hash_passwords:

@@ -149,8 +149,8 @@ TARGETS = EntitySchema(
     "targets",
     {
         "id": t.identity(),
-        "created_at": t.timestamp(),
-        "updated_at": t.timestamp(),
+        "created_at": number(auto="now"),
+        "updated_at": number(auto="now"),
         "upstream": foreign("upstreams", required=True),
         "target": string(required=True, validate=check_target),
         "weight": integer(default=100, between=(0, 65535)),

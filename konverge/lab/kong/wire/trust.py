@@ -44,6 +44,8 @@ class TlsFiles:
     cache: bool = True
     timeout: int = 86400
     http2: bool = False
+    protocols: str = "TLSv1.2 TLSv1.3"
+    """nginx's ssl_protocols; what is older than TLS 1.2 is switched off by Kong's cipher suites."""
 
 
 def load_bundle(data: bytes, path: str) -> list[x509.Certificate]:
@@ -142,7 +144,9 @@ def identify(files: TlsFiles, cas: list[x509.Certificate]) -> bytes:
 def build_context(files: TlsFiles, cas: list[x509.Certificate], path: str) -> TlsContext:
     """Make an OpenSSL context. Raises BrokenFiles with nginx's words."""
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
+    protocols = files.protocols.split()
+    context.set_min_proto_version(SSL.TLS1_2_VERSION if "TLSv1.2" in protocols else SSL.TLS1_3_VERSION)
+    context.set_max_proto_version(SSL.TLS1_3_VERSION if "TLSv1.3" in protocols else SSL.TLS1_2_VERSION)
     try:
         chain = [x509.load_pem_x509_certificate(block) for block in PEM_BLOCK.findall(files.certificate)]
         if not chain:

@@ -196,7 +196,7 @@ async def test_control_endpoint(tmp_path: Path) -> None:
 def test_start_without_good_settings(tmp_path: Path) -> None:
     import subprocess
 
-    env = dict(os.environ) | {"KONG_DATABASE": "postgres"}
+    env = dict(os.environ) | {"KONG_DATABASE": "cassandra"}
     done = subprocess.run(
         [sys.executable, "-m", "konverge.lab.kong"], env=env, capture_output=True, text=True, timeout=30, check=False
     )

@@ -72,8 +72,8 @@ async def test_the_loopbacks_of_a_pod_are_bound_once() -> None:
 
 
 def test_a_database_is_refused() -> None:
-    with pytest.raises(BadSetting, match="KONG_DATABASE 'postgres'"):
-        Settings.from_env({"KONG_DATABASE": "postgres"}, PodEnvironment())
+    with pytest.raises(BadSetting, match="KONG_DATABASE 'cassandra'"):
+        Settings.from_env({"KONG_DATABASE": "cassandra"}, PodEnvironment())
 
 
 def test_observed_timing() -> None:

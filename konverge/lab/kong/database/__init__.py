@@ -1,0 +1,1 @@
+"""Kong with a database: several nodes share one store, each follows it with Kong's delays."""
