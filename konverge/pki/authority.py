@@ -30,6 +30,9 @@ LONGEST_NAME = 64
 LONGEST_LABEL = 63
 """Octets of one label of a DNS name (RFC 1035, 2.3.4)."""
 ORGANIZATION = "konverge"
+CONTROLLER = "controller"
+PROXIES = "proxies"
+"""The two roles that a fleet has leaves for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +68,18 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class LeafRequest:
-    """What a leaf is to say. ``purposes`` are clientAuth and serverAuth."""
+    """What a leaf is to say. ``purposes`` are clientAuth and serverAuth; ``role`` tells whose it is."""
 
     name: str
     purposes: tuple[str, ...]
     dns_names: tuple[str, ...] = ()
     ip_addresses: tuple[str, ...] = ()
+    role: str = ""
 
 
 def request_controller(fleet: str) -> LeafRequest:
     """Return the request for the client certificate of a fleet's controller."""
-    return LeafRequest(f"konverge controller {fleet}", ("clientAuth",))
+    return LeafRequest(f"konverge controller {fleet}", ("clientAuth",), role=CONTROLLER)
 
 
 def request_proxies(
@@ -94,7 +98,7 @@ def request_proxies(
     base = f"{service}.{namespace}.svc"
     bases = [base, f"{base}.{cluster_domain}"] if cluster_domain else [base]
     names = [name for b in bases for name in (f"*.{b}", b, *(f"{pod_label(pod)}.{b}" for pod in pods))]
-    return LeafRequest(base, ("serverAuth",), tuple(names), tuple(ip_addresses))
+    return LeafRequest(base, ("serverAuth",), tuple(names), tuple(ip_addresses), PROXIES)
 
 
 def name_server(pod: str, service: str, namespace: str) -> str:

@@ -1,17 +1,15 @@
 """TLS contexts from bytes: what we show and what we believe, without a key on a disk.
 
-Python's ssl reads a private key from a path only. On Linux that path leads to anonymous memory; elsewhere to a
-file of mode 0600 in a directory of mode 0700 that is gone when the context is built.
+Python's ssl reads a private key from a path only. That path leads to anonymous memory on Linux and into a pipe
+elsewhere: nothing is left behind by a process that is killed in between.
 """
 
 from __future__ import annotations
 
 import os
 import ssl
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from konverge.errors import Invalid
 from konverge.pki.authority import Identity
@@ -39,7 +37,7 @@ def build_client_context(
 
 
 def build_server_context(
-    identity: Identity, clients: TrustBundle | None = None, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+    identity: Identity, clients: TrustBundle | None = None, minimum: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
 ) -> ssl.SSLContext:
     """Return a context for listening; with ``clients`` it asks for a certificate and refuses all others."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -52,29 +50,49 @@ def build_server_context(
 
 
 def _load_identity(context: ssl.SSLContext, identity: Identity) -> None:
-    with _readable(identity.chain_pem + identity.key.to_pem()) as path:
+    with _readable(identity.chain_pem) as certificates, _readable(identity.key.to_pem()) as key:
         try:
-            context.load_cert_chain(path)
+            context.load_cert_chain(certificates, key)
         except ssl.SSLError as error:
             raise Invalid(
                 f"{identity.certificate.subject}: the TLS library refuses the identity: {error.reason}",
                 reason="KeyMismatch",
+                hint="reference/errors.md#key-mismatch",
             ) from None
 
 
 @contextmanager
 def _readable(content: bytes) -> Iterator[str]:
-    """Give ``content`` a path for the time of the block."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("identity", os.MFD_CLOEXEC)
-        try:
-            os.write(descriptor, content)
-            yield f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "identity.pem"
-        path.touch(mode=0o600)
-        path.write_bytes(content)
-        yield str(path)
+    """Give ``content`` a path for the time of the block, in memory that goes with the process."""
+    anonymous = hasattr(os, "memfd_create")
+    descriptor = _open_memory(content) if anonymous else _open_pipe(content)
+    try:
+        yield f"/proc/self/fd/{descriptor}" if anonymous else f"/dev/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
+
+
+def _open_memory(content: bytes) -> int:
+    descriptor = os.memfd_create("identity", os.MFD_CLOEXEC)
+    os.write(descriptor, content)
+    return descriptor
+
+
+def _open_pipe(content: bytes) -> int:
+    """Fill a pipe, which is read once; Invalid where it does not hold ``content``."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    try:
+        written = os.write(writing, content)
+    except BlockingIOError:
+        written = 0
+    finally:
+        os.close(writing)
+    if written < len(content):
+        os.close(reading)
+        raise Invalid(
+            f"A certificate chain of {len(content)} bytes is longer than a pipe of this system holds",
+            reason="ChainTooLong",
+            hint="reference/errors.md#bad-certificate",
+        )
+    return reading

@@ -112,11 +112,17 @@ async def _request(
         return (HandshakeReason.CLIENT_REFUSED if alert else HandshakeReason.NO_ANSWER), _words(error), 0
     except (OSError, EOFError, ValueError, IndexError, asyncio.LimitOverrunError) as error:
         return HandshakeReason.NO_ANSWER, _words(error), 0
+    words = read_refusal(status, page)
+    return (HandshakeReason.CLIENT_REFUSED if words else HandshakeReason.ACCEPTED), words, status
+
+
+def read_refusal(status: int, page: bytes) -> str:
+    """Return nginx's words where an answer says that our certificate is not let in, "" where it is."""
     title = _TITLE.search(page)
     words = title.group(1).decode("utf-8", "replace") if title else ""
     if status in (495, 496) or words.lower() in _REFUSALS:
-        return HandshakeReason.CLIENT_REFUSED, words, status
-    return HandshakeReason.ACCEPTED, "", status
+        return words or f"HTTP {status}"
+    return ""
 
 
 async def _read_page(reader: asyncio.StreamReader) -> bytes:

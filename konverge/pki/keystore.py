@@ -29,10 +29,16 @@ class StoredFiles:
     version: str
     files: Mapping[str, bytes] = field(repr=False)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    place: str = ""
+    """The object that holds them, as people name it: kind, namespace, name."""
 
 
 class KeyStore(ABC):
     """Loads and stores named sets of files."""
+
+    @abstractmethod
+    def locate(self, name: str) -> str:
+        """Return the object that holds a name, as people name it: kind, namespace, name."""
 
     @abstractmethod
     async def load(self, name: str) -> StoredFiles | None:
@@ -54,8 +60,8 @@ class KeyStore(ABC):
         """
 
     @abstractmethod
-    async def delete(self, name: str) -> None:
-        """Delete a name; it is no error where it is gone."""
+    async def delete(self, name: str, *, version: str = "") -> None:
+        """Delete a name; it is no error where it is gone. Conflict where it is no longer at ``version``."""
 
 
 class ObjectApi(Protocol):
@@ -86,10 +92,18 @@ class SecretStore(KeyStore):
         self._labels = {"app.kubernetes.io/managed-by": "konverge", **(labels or {})}
         self._owner = owner
 
+    def locate(self, name: str) -> str:
+        """Return the Secret as people name it."""
+        return f"Secret {self._namespace}/{name}"
+
+    async def exists(self, name: str) -> bool:
+        """Tell whether there is a Secret of that name."""
+        return await self._read(name) is not None
+
     async def load(self, name: str) -> StoredFiles | None:
         """Return the files of a Secret, or None where there is none."""
         secret = await self._read(name)
-        return _decode(secret) if secret is not None else None
+        return self._decode(secret) if secret is not None else None
 
     async def store(
         self,
@@ -103,21 +117,20 @@ class SecretStore(KeyStore):
         data = {key: base64.b64encode(value).decode("ascii") for key, value in files.items()}
         if not version:
             secret = self._new(name, data, annotations or {})
-            return _decode(await self._send("POST", self._path(), secret))
+            return self._decode(await self._send("POST", self._path(), secret))
         current = await self._read(name)
         if current is None:
-            raise Conflict(f"Secret {self._namespace}/{name} is gone", reason="Conflict")
+            raise Conflict(f"{self.locate(name)} is gone", reason="Conflict")
         metadata = current["metadata"]
         merged = {**(metadata.get("annotations") or {}), **(annotations or {})}
         metadata = {**metadata, "resourceVersion": version, "annotations": merged}
-        return _decode(await self._send("PUT", self._path(name), {**current, "metadata": metadata, "data": data}))
+        return self._decode(
+            await self._send("PUT", self._path(name), {**current, "metadata": metadata, "data": data})
+        )
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, *, version: str = "") -> None:
         """Delete a Secret."""
-        try:
-            await self._api.request("DELETE", self._path(name))
-        except NotFound:
-            return
+        await delete_object(self._api, self._path(name), version)
 
     async def _read(self, name: str) -> dict[str, Any] | None:
         try:
@@ -144,10 +157,18 @@ class SecretStore(KeyStore):
     def _path(self, name: str = "") -> str:
         return f"/api/v1/namespaces/{self._namespace}/secrets" + (f"/{name}" if name else "")
 
+    def _decode(self, secret: Mapping[str, Any]) -> StoredFiles:
+        metadata = secret["metadata"]
+        name = str(metadata["name"])
+        files = {key: base64.b64decode(value) for key, value in (secret.get("data") or {}).items()}
+        version = str(metadata.get("resourceVersion", ""))
+        return StoredFiles(name, version, files, metadata.get("annotations") or {}, self.locate(name))
 
-def _decode(secret: Mapping[str, Any]) -> StoredFiles:
-    metadata = secret["metadata"]
-    files = {key: base64.b64decode(value) for key, value in (secret.get("data") or {}).items()}
-    return StoredFiles(
-        metadata["name"], str(metadata.get("resourceVersion", "")), files, metadata.get("annotations") or {}
-    )
+
+async def delete_object(api: ObjectApi, path: str, version: str = "") -> None:
+    """Delete an object, at ``version`` only where that is given; it is no error where it is gone."""
+    body = {"preconditions": {"resourceVersion": version}} if version else None
+    try:
+        await api.request("DELETE", path, body=body)
+    except NotFound:
+        return

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import ssl
+import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from konverge.errors import Invalid, Unavailable
-from konverge.pki.authority import Authority, request_controller, request_proxies
+from konverge.pki.authority import Authority, Identity, request_controller, request_proxies
 from konverge.pki.bundle import read_bundle
 from konverge.pki.contexts import build_client_context, build_server_context
 from konverge.pki.handshake import HandshakeReason, prove
@@ -95,7 +96,7 @@ def page(title: str) -> bytes:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_accepted(world: World, version: ssl.TLSVersion) -> None:
-    listening = build_server_context(world.server, world.bundle)
+    listening = build_server_context(world.server, world.bundle, ssl.TLSVersion.TLSv1_2)
     listening.maximum_version = version
     context = build_client_context(world.bundle, world.client, ssl.TLSVersion.TLSv1_2)
     async with serve(listening, OK) as port:
@@ -213,28 +214,34 @@ def test_contexts_verify_always_and_leave_no_file(
         build_client_context(world.bundle, minimum=ssl.TLSVersion.TLSv1_1)
 
 
-def test_without_anonymous_memory_a_private_file_is_used_and_removed(
+def test_without_anonymous_memory_the_key_goes_through_a_pipe(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[int] = []
+    seen: list[bool] = []
     load = ssl.SSLContext.load_cert_chain
 
-    def watch(self: ssl.SSLContext, path: str) -> None:
-        seen.append(os.stat(path).st_mode & 0o777)
-        load(self, path)
+    def watch(self: ssl.SSLContext, *paths: str) -> None:
+        seen.extend(stat.S_ISFIFO(os.stat(path).st_mode) for path in paths)
+        load(self, *paths)
 
     monkeypatch.delattr(os, "memfd_create")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", watch)
+    before = os.listdir("/proc/self/fd")
     build_client_context(world.bundle, world.client)
-    assert seen == [0o600]
+    assert seen == [True, True]
     assert not list(tmp_path.iterdir())
+    endless = Identity(world.client.chain * 200, world.client.key)
+    with pytest.raises(Invalid) as caught:
+        build_client_context(world.bundle, endless)
+    assert caught.value.reason == "ChainTooLong"
+    assert len(os.listdir("/proc/self/fd")) == len(before)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("allowed", [True, False])
 async def test_resumption_is_found_out(world: World, version: ssl.TLSVersion, allowed: bool) -> None:
-    listening = build_server_context(world.server)
+    listening = build_server_context(world.server, minimum=ssl.TLSVersion.TLSv1_2)
     listening.maximum_version = version
     context = build_client_context(world.bundle, world.client, ssl.TLSVersion.TLSv1_2)
     if not allowed:
