@@ -11,13 +11,16 @@ from konverge.kube.resources import (
     FLEET_MIGRATIONS,
     PROXY_FLEETS,
     PROXY_INSTANCES,
+    SEALED_IDENTITIES,
     Object,
     Resource,
 )
-from konverge.model.fleet import FleetSpec, FleetStatus
+from konverge.model.fleet import FLEET_NAME, FleetSpec, FleetStatus
+from konverge.model.identity import SealedSpec
 from konverge.model.migration import MigrationSpec, MigrationStatus
 from konverge.model.proxy import ProxyStatus
-from konverge.model.revision import RevisionSpec
+from konverge.model.revision import RevisionSpec, RevisionStatus
+from konverge.model.rules import describe_rule
 
 Column = dict[str, Any]
 
@@ -36,19 +39,27 @@ COLUMNS: dict[str, list[Column]] = {
         _column("Synced", ".status.counts.synced", "integer"),
         _column("Ready", ".status.counts.ready", "integer"),
         _column("Quarantined", ".status.counts.quarantined", "integer"),
+        _column("State", ".status.reason"),
         _column("Good", ".status.lastGoodRevision", "integer", 1),
+        _column("Pinned", ".spec.pinnedRevision", "integer", 1),
+        _column("Mode", ".spec.mode", priority=1),
         _AGE,
+        _column("Why", ".status.message", priority=1),
     ],
     "ProxyInstance": [
         _column("Phase", ".status.phase"),
         _column("Revision", ".status.loadedRevision", "integer"),
+        _column("Desired", ".status.desiredRevision", "integer"),
         _column("Synced", ".status.synced", "boolean"),
         _column("mTLS-until", ".status.mtls.expires"),
         _column("Traffic", ".status.trafficReady", "boolean"),
-        _column("Reason", ".status.reason"),
+        _column("Identity", ".status.mtls.subject", priority=1),
         _column("Hash", ".status.loadedHash", priority=1),
         _column("Version", ".status.version", priority=1),
+        _column("Node", ".status.node", priority=1),
         _AGE,
+        _column("Reason", ".status.reason"),
+        _column("Why", ".status.message"),
     ],
     "ConfigRevision": [
         _column("Fleet", ".spec.fleet"),
@@ -56,7 +67,10 @@ COLUMNS: dict[str, list[Column]] = {
         _column("Hash", ".spec.hash"),
         _column("Bytes", ".spec.size", "integer"),
         _column("Routes", ".spec.routes", "integer"),
-        _column("Author", ".spec.author", priority=1),
+        _column("Outcome", ".status.outcome"),
+        _column("Author", ".spec.author"),
+        _column("Changed", ".spec.reason", priority=1),
+        _column("Why", ".status.message", priority=1),
         _AGE,
     ],
     "FleetMigration": [
@@ -66,18 +80,25 @@ COLUMNS: dict[str, list[Column]] = {
         _column("Reason", ".status.reason"),
         _AGE,
     ],
+    "SealedIdentity": [
+        _column("Fleet", ".spec.fleet"),
+        _column("Key", ".spec.keyId"),
+        _column("Format", ".spec.format", priority=1),
+        _AGE,
+    ],
 }
 
 KINDS: tuple[tuple[Resource, str, type[BaseModel] | None, type[BaseModel] | None], ...] = (
     (PROXY_FLEETS, "kfleet", FleetSpec, FleetStatus),
     (PROXY_INSTANCES, "kproxy", None, ProxyStatus),
-    (CONFIG_REVISIONS, "krev", RevisionSpec, None),
+    (CONFIG_REVISIONS, "krev", RevisionSpec, RevisionStatus),
     (FLEET_MIGRATIONS, "kmig", MigrationSpec, MigrationStatus),
+    (SEALED_IDENTITIES, "kseal", SealedSpec, None),
 )
 
 
 def build_crds() -> list[Object]:
-    """Return the four definitions of group konverge.dev."""
+    """Return the definitions of group konverge.dev."""
     return [_build_crd(*kind) for kind in KINDS]
 
 
@@ -104,6 +125,10 @@ def _build_crd(
         version["subresources"] = {"status": {}}
     if spec is not None:
         version["schema"]["openAPIV3Schema"]["required"] = ["spec"]
+    if resource is PROXY_FLEETS:
+        # A fieldPath must lead through the schema, and that of metadata is the API server's own.
+        rule = describe_rule(FLEET_NAME._replace(field=""))
+        version["schema"]["openAPIV3Schema"]["x-kubernetes-validations"] = [rule]
     names = {
         "plural": resource.plural,
         "singular": resource.kind.lower(),
@@ -162,6 +187,11 @@ def _simplify_fields(node: dict[str, Any], definitions: dict[str, Any]) -> dict[
             continue
         if key == "properties":
             simple[key] = {name: _simplify(field, definitions) for name, field in value.items()}
+            if "conditions" in simple[key]:
+                # One entry per type: two writers of different conditions merge under server-side apply.
+                simple[key]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+        elif key == "x-kubernetes-validations":
+            simple[key] = value
         elif key == "description":
             simple[key] = " ".join(str(value).split())
         elif key == "exclusiveMinimum":

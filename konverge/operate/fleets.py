@@ -11,13 +11,14 @@ from konverge.kube.client import KubeClient
 from konverge.kube.resources import PROXY_FLEETS, PROXY_INSTANCES, Object
 from konverge.model.fleet import Fleet, FleetSpec, FleetStatus
 from konverge.model.proxy import Proxy, ProxyStatus
+from konverge.model.rules import explain_errors
 
 WRITE_ATTEMPTS = 5
 """How often a status write is repeated on the newest object when somebody else wrote in between."""
 
 
 def parse_fleet(body: Object) -> Fleet:
-    """Turn a ProxyFleet object into a value; Invalid names the object and the first wrong field."""
+    """Turn a ProxyFleet object into a value; Invalid names the object, the fields and what to write instead."""
     metadata = body["metadata"]
     try:
         return Fleet(
@@ -32,10 +33,9 @@ def parse_fleet(body: Object) -> Fleet:
 
 
 def _invalid_fleet(metadata: Object, error: ValidationError) -> Invalid:
-    first = error.errors(include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
+    found = "; ".join(f"{field}: {message}" for field, message in explain_errors(error))
     return Invalid(
-        f"ProxyFleet {metadata['namespace']}/{metadata['name']}: spec.{field}: {first['msg']}",
+        f"ProxyFleet {metadata['namespace']}/{metadata['name']}: {found}",
         reason="InvalidFleet",
         hint="reference/errors.md#invalid-fleet",
     )
@@ -82,12 +82,15 @@ async def list_fleets(kube: KubeClient, namespace: str | None = None) -> list[Ob
 
 
 async def apply_fleet(kube: KubeClient, name: str, namespace: str, spec: FleetSpec) -> Fleet:
-    """Create the fleet, or set the fields of its spec."""
+    """Create the fleet, or set the fields of its spec; a pin that the spec does not speak of stays."""
+    fields = spec.to_json()
+    if "pinned_revision" not in spec.model_fields_set:
+        del fields["pinnedRevision"]
     body = {
         "apiVersion": PROXY_FLEETS.api_version,
         "kind": PROXY_FLEETS.kind,
         "metadata": {"name": name, "namespace": namespace},
-        "spec": spec.to_json(),
+        "spec": fields,
     }
     return parse_fleet(await kube.apply(PROXY_FLEETS, body))
 
@@ -125,8 +128,8 @@ async def write_instance(kube: KubeClient, fleet: Fleet, proxy: Proxy, status: P
     for attempt in range(WRITE_ATTEMPTS):
         body = await kube.find(PROXY_INSTANCES, proxy.name, fleet.namespace)
         if body is None:
-            body = await _create_instance(kube, fleet, proxy)
-        fresh = _carry_over(ProxyStatus.model_validate(body.get("status") or {}), status).to_json()
+            body = await create_instance(kube, fleet, proxy)
+        fresh = carry_over(ProxyStatus.model_validate(body.get("status") or {}), status).to_json()
         if body.get("status") == fresh:
             return
         try:
@@ -137,7 +140,7 @@ async def write_instance(kube: KubeClient, fleet: Fleet, proxy: Proxy, status: P
                 raise
 
 
-def _carry_over(before: ProxyStatus, fresh: ProxyStatus) -> ProxyStatus:
+def carry_over(before: ProxyStatus, fresh: ProxyStatus) -> ProxyStatus:
     """Return the fresh status with what it does not know: since when a condition holds, and the last push."""
     held = {(c.type, c.status): c.last_transition_time for c in before.conditions}
     conditions = tuple(
@@ -150,7 +153,8 @@ def _carry_over(before: ProxyStatus, fresh: ProxyStatus) -> ProxyStatus:
     return fresh.model_copy(update=update)
 
 
-async def _create_instance(kube: KubeClient, fleet: Fleet, proxy: Proxy) -> Object:
+async def create_instance(kube: KubeClient, fleet: Fleet, proxy: Proxy) -> Object:
+    """Create the ProxyInstance of a pod, without a status; what exists already is returned."""
     owner = {"apiVersion": "v1", "kind": "Pod", "name": proxy.name, "uid": proxy.uid}
     body = {
         "apiVersion": PROXY_INSTANCES.api_version,
