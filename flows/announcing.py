@@ -6,7 +6,7 @@ import os
 
 from prefect.runtime import flow_run
 
-from flows.run import announce
+from tasks.announcing import announce
 
 
 def run_url() -> str:

@@ -1,7 +1,8 @@
 """Runs one flow and tells what became of it: ``python -m flows.run NAME``, parameters as JSON on standard input.
 
 The CLI starts this in a process of its own, so that the library never imports Prefect. The first line on
-standard output is ``{"flow_run": ID}``, the last one ``{"result": ...}`` or ``{"error": {reason, message, hint}}``.
+standard output is ``{"flow_run": ID}``, the last one ``{"result": ...}`` or ``{"error": {reason, message, hint}}``;
+``{"progress": ...}`` may come between them.
 """
 
 from __future__ import annotations
@@ -14,20 +15,16 @@ from typing import Any
 import orjson
 
 from konverge.errors import CheckRefused, KonvergeError
+from tasks.announcing import announce
 
 FLOWS = {
     "config-sync": ("flows.config_sync", "config_sync"),
     "proxy-onboarding": ("flows.proxy_onboarding", "proxy_onboarding"),
+    "drift-audit": ("flows.drift_audit", "drift_audit"),
     "cert-rotation": ("flows.cert_rotation", "cert_rotation"),
     "legacy-migration": ("flows.legacy_migration", "legacy_migration"),
     "migration-rollback": ("flows.legacy_migration", "migration_rollback"),
 }
-
-
-def announce(line: dict[str, Any]) -> None:
-    """Write one JSON line for the process that started us."""
-    sys.stdout.buffer.write(orjson.dumps(line, default=str) + b"\n")
-    sys.stdout.buffer.flush()
 
 
 async def run_flow(name: str, parameters: dict[str, Any]) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from uuid import UUID
 
-from prefect.artifacts import acreate_table_artifact
+from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
 from prefect.events import emit_event
 
 from konverge.model.migration import Migration
@@ -29,6 +30,27 @@ async def publish_outcomes(fleet: str, wave: str, outcomes: Sequence[ProxyOutcom
     for outcome in outcomes:
         if outcome.changed or not outcome.ok:
             _emit(fleet, outcome)
+
+
+class Progress:
+    """The one progress artifact of a run: how many of the proxies have been visited."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key.lower()
+        self._artifact: UUID | None = None
+        self._done = self._total = 0
+
+    async def expect(self, proxies: int, description: str) -> None:
+        """Take note that so many more proxies are to come; nothing is shown where that is none."""
+        self._total = self._done + proxies
+        if self._artifact is None and self._total:
+            self._artifact = await acreate_progress_artifact(progress=0.0, key=self._key, description=description)
+
+    async def advance(self, proxies: int) -> None:
+        """Take note that so many proxies have been visited."""
+        self._done += proxies
+        if self._artifact is not None:
+            await aupdate_progress_artifact(self._artifact, progress=100.0 * self._done / max(self._total, 1))
 
 
 def _emit(fleet: str, outcome: ProxyOutcome) -> None:

@@ -8,7 +8,21 @@ from typing import Annotated
 import typer
 
 from konverge import __version__
-from konverge.cli import certs, controlling, crds, migrating, rendering, serving, status, syncing
+from konverge.cli import (
+    certs,
+    checking,
+    controlling,
+    crds,
+    drifting,
+    history,
+    migrating,
+    rendering,
+    rolling_back,
+    sealing,
+    serving,
+    status,
+    syncing,
+)
 from konverge.cli.demo.command import demo
 from konverge.lab.cli import lab_app
 
@@ -21,10 +35,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(status.status)
+app.command()(checking.check)
 app.command()(syncing.sync)
-app.command()(syncing.history)
+app.command()(history.history)
+app.command()(rolling_back.rollback)
+app.command()(drifting.drift)
 app.add_typer(migrating.migrate_app, name="migrate")
 app.add_typer(certs.certs_app, name="certs")
+app.add_typer(sealing.keys_app, name="keys")
 app.command()(rendering.render)
 app.command()(rendering.diff)
 app.command()(rendering.explain)

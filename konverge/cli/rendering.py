@@ -11,13 +11,13 @@ from typing import Annotated, Any
 import orjson
 import typer
 
+from konverge.cli.differences import show_differences
 from konverge.cli.manifests import dump_yaml, list_objects, read_documents
 from konverge.cli.options import Context, Kubeconfig, Output
 from konverge.cli.output import Format, errors, fail, print_json, run_async
 from konverge.cli.sources import Access, open_source, read_now
 from konverge.errors import DOCS, KonvergeError, NotFound, UsageError
-from konverge.kong.declarative.comparing import CHANGED, ONLY_LEFT, Difference, compare, uncompared
-from konverge.kong.declarative.flattening import Configuration
+from konverge.kong.declarative.comparing import compare, uncompared
 from konverge.kube.client import KubeClient
 from konverge.operate.rendering import gather_sources
 from konverge.translate import Problem, Rendered, Settings, Translator, for_cluster, render_fallback
@@ -239,24 +239,8 @@ def diff(
     if output is Format.JSON:
         print_json({"different": bool(found), "differences": [difference.to_json() for difference in found]})
     else:
-        _show_differences(found, one, other)
+        show_differences(found, uncompared(one, other))
     raise typer.Exit(DIFFERENT if found else 0)
-
-
-def _show_differences(found: list[Difference], one: Configuration, other: Configuration) -> None:
-    for kind in uncompared(one, other):
-        errors.print(f"not compared, one side does not tell: {kind}", style="yellow", highlight=False)
-    entity = ""
-    for difference in found:
-        if difference.change != CHANGED:
-            typer.echo(f"{'-' if difference.change == ONLY_LEFT else '+'} {difference.entity}")
-            continue
-        if difference.entity != entity:
-            typer.echo(f"~ {difference.entity}")
-            entity = difference.entity
-        typer.echo(f"    {difference.field}: {difference.left} -> {difference.right}")
-    total = len({difference.entity for difference in found})
-    typer.echo("no difference" if not found else "1 entity differs" if total == 1 else f"{total} entities differ")
 
 
 def explain(

@@ -23,6 +23,8 @@ from konverge.operate.orchestrator import PrefectServer, client_environment, def
 
 GIVE_BACK_SECONDS = 120.0
 """How long a flow may take after Ctrl-C: it brings the traffic back before it ends."""
+LONGEST_LINE = 64 << 20
+"""Bytes of one JSON line: a result may hold a row for every proxy of a large fleet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,12 @@ async def run_flow(
     *,
     server: PrefectServer | None = None,
     on_start: Callable[[str], None] | None = None,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> FlowResult:
-    """Run a flow to its end; its failure is raised with the reason, message and hint that the flow gave."""
+    """Run a flow to its end; its failure is raised with the reason, message and hint that the flow gave.
+
+    ``on_start`` gets the address of the run, ``on_progress`` what the run tells on its way.
+    """
     found = server or await ensure_server()
     with await asyncio.to_thread(_open_log) as log:
         process = await asyncio.create_subprocess_exec(
@@ -53,9 +59,10 @@ async def run_flow(
             stderr=log,
             env=client_environment(found),
             start_new_session=True,
+            limit=LONGEST_LINE,
         )
     try:
-        return await _follow(process, parameters, on_start)
+        return await _follow(process, parameters, on_start, on_progress)
     except asyncio.CancelledError:
         await _interrupt(process)
         raise
@@ -73,7 +80,10 @@ def _open_log() -> Any:
 
 
 async def _follow(
-    process: asyncio.subprocess.Process, parameters: dict[str, Any], on_start: Callable[[str], None] | None
+    process: asyncio.subprocess.Process,
+    parameters: dict[str, Any],
+    on_start: Callable[[str], None] | None,
+    on_progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> FlowResult:
     assert process.stdin is not None
     assert process.stdout is not None
@@ -89,6 +99,9 @@ async def _follow(
                 url = line.get("url", "")
                 if on_start is not None:
                     on_start(url)
+            elif "progress" in line:
+                if on_progress is not None:
+                    on_progress(line["progress"])
             else:
                 last = line
     code = await process.wait()

@@ -14,8 +14,7 @@ import orjson
 from konverge.cli.manifests import is_configuration, list_objects, read_documents
 from konverge.errors import UsageError
 from konverge.kong.admin import AdminClient
-from konverge.kong.declarative import Configuration, flatten, read_entities
-from konverge.kong.marker import ROUTE_NAME, TAG
+from konverge.kong.declarative import Configuration, drop_marker, flatten, read_entities
 from konverge.kube.client import KubeClient
 from konverge.operate.fleets import load_fleet
 from konverge.operate.rendering import gather_sources
@@ -143,15 +142,6 @@ def open_source(text: str, access: Access) -> Source:
         url = text.removeprefix(PROXY)
         return ProxySource(url if "://" in url else f"https://{url}", access)
     return FileSource(text, access)
-
-
-def drop_marker(configuration: Configuration) -> Configuration:
-    """Take the route that shows which revision is routed, and its plugin, out of a configuration."""
-    for key, entity in list(configuration.entities.items()):
-        ours = TAG in (entity.get("tags") or ()) or (key[0] == "plugins" and entity.get("route") == ROUTE_NAME)
-        if ours:
-            del configuration.entities[key]
-    return configuration
 
 
 def read_now() -> datetime:

@@ -1,117 +1,142 @@
-"""konverge sync and konverge history."""
+"""konverge sync: brings every proxy of a fleet to what the sources say, or shows what that would change."""
 
 from __future__ import annotations
 
+import getpass
+import socket
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
+from konverge.cli.differences import show_differences
 from konverge.cli.options import Context, FleetName, Kubeconfig, Namespace, Output, build_target
-from konverge.cli.output import USAGE, Format, console, print_json, run_async
+from konverge.cli.output import USAGE, Format, console, errors, print_json, run_async
 from konverge.cli.running import FlowResult, run_flow
-from konverge.decide.waving import plan_waves
 from konverge.kube.client import KubeClient
-from konverge.model.revision import RevisionSpec
 from konverge.model.target import Target
-from konverge.operate.discovering import discover_proxies
 from konverge.operate.fleets import load_fleet
-from konverge.operate.rendering import compile_revision, gather_sources
-from konverge.operate.revisions import list_revisions
+from konverge.operate.planning import SyncPlan, plan_sync
+from konverge.operate.revisions import load_revision
+
+SHOWN_PROXIES = 20
+"""Proxies of a wave that are named in a table; JSON names all."""
 
 
 def sync(
     fleet: FleetName,
     namespace: Namespace = "default",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan; 2 when it would change anything.")
+        bool, typer.Option("--dry-run", help="Show what would change; exit code 2 where anything would.")
     ] = False,
-    author: Annotated[str, typer.Option("--author", help="Recorded with the revision.")] = "",
+    author: Annotated[
+        str, typer.Option("--author", help="Recorded with the revision.", show_default="you@this-host")
+    ] = "",
     revision: Annotated[int | None, typer.Option("--revision", help="Push this stored revision.")] = None,
+    shards: Annotated[
+        int, typer.Option("--shards", min=1, help="Sub-flows that the waves after the canary are spread over.")
+    ] = 1,
     kubeconfig: Kubeconfig = None,
     context: Context = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Render the sources once and bring every proxy of the fleet to them, in waves, verified.
 
+    A harmful revision is taken back, and the exit code is 1.
+
     Examples: konverge sync --fleet shop; konverge sync --fleet shop --dry-run -o json
     """
     target = build_target(fleet, namespace, kubeconfig, context)
     if dry_run:
-        plan = run_async(_plan(target), output)
+        plan = run_async(_plan(target, revision), output)
         _print_plan(plan, output)
-        raise typer.Exit(USAGE if plan["changes"] else 0)
-    parameters = {"target": target.to_json(), "author": author, "revision": revision}
+        raise typer.Exit(USAGE if plan.changes else 0)
+    parameters = {
+        "target": target.to_json(),
+        "author": author or name_author(),
+        "revision": revision,
+        "shards": shards,
+    }
     result = run_async(_run(target, parameters), output)
     if output is Format.JSON:
         print_json({"result": result.value, "flowRun": result.url})
-    else:
-        counts = result.value
-        console.print(f"revision {counts['revision']}: {counts['synced']} of {counts['total']} proxies synced")
-        console.print(f"flow run: {result.url}", style="dim")
+        return
+    counts = result.value
+    verdict = "" if counts["verdict"] == "Completed" else f" ({counts['verdict']})"
+    console.print(f"revision {counts['revision']}{verdict}: {counts['synced']} of {counts['total']} proxies synced")
+    console.print(f"flow run: {result.url}", style="dim", soft_wrap=True)
+
+
+def name_author() -> str:
+    """Return who runs the command, as ``user@host``."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (KeyError, OSError):  # a user id without a name, as in a container
+        return f"unknown@{socket.gethostname()}"
 
 
 async def _run(target: Target, parameters: dict[str, Any]) -> FlowResult:
     async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
-        await load_fleet(kube, target.fleet, target.namespace)
-    return await run_flow("config-sync", parameters)
+        fleet = await load_fleet(kube, target.fleet, target.namespace)
+        if parameters["revision"] is not None:
+            await load_revision(kube, fleet, parameters["revision"])
+    return await run_flow("config-sync", parameters, on_start=_show_start, on_progress=_show_progress)
 
 
-async def _plan(target: Target) -> dict[str, Any]:
+def _show_start(url: str) -> None:
+    errors.print(f"flow run: {url}", style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_progress(told: dict[str, Any]) -> None:
+    errors.print(str(told.get("message", "")), style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+async def _plan(target: Target, revision: int | None) -> SyncPlan:
     async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
         fleet = await load_fleet(kube, target.fleet, target.namespace)
-        draft, rendered = compile_revision(fleet, await gather_sources(kube))
-        waves = plan_waves(await discover_proxies(kube, fleet), fleet.spec.rollout)
-        return {
-            "changes": draft.hash != fleet.status.current_hash,
-            "currentHash": fleet.status.current_hash,
-            "newHash": draft.hash,
-            "routes": draft.routes,
-            "bytes": len(draft.content),
-            "problems": [{"object": str(p.object_ref), "message": p.message} for p in rendered.problems],
-            "waves": [{"name": w.name, "proxies": [p.name for p in w.proxies]} for w in waves],
-        }
+        return await plan_sync(kube, fleet, revision)
 
 
-def _print_plan(plan: dict[str, Any], output: Format) -> None:
+def describe_plan(plan: SyncPlan) -> dict[str, Any]:
+    """Return a plan as JSON; nothing of it is secret."""
+    return {
+        "changes": plan.changes,
+        "currentRevision": plan.current,
+        "currentHash": plan.current_hash,
+        "newHash": plan.revision.hash,
+        "revision": plan.revision.number,
+        "routes": plan.revision.routes,
+        "bytes": len(plan.revision.content),
+        "differences": [difference.to_json() for difference in plan.differences],
+        "problems": [{"object": str(p.object_ref), "message": p.message} for p in plan.problems],
+        "waves": [{"name": w.name, "proxies": [p.name for p in w.proxies]} for w in plan.waves],
+        "proxies": [{"name": p.proxy.name, "loadedHash": p.loaded, "push": p.pushed} for p in plan.proxies],
+        **({"database": plan.operations.to_json()} if plan.operations is not None else {}),
+    }
+
+
+def _print_plan(plan: SyncPlan, output: Format) -> None:
     if output is Format.JSON:
-        print_json(plan)
+        print_json(describe_plan(plan))
         return
-    change = "changes" if plan["changes"] else "no change"
-    console.print(f"{change}: {plan['currentHash'] or 'nothing'} -> {plan['newHash']} ({plan['routes']} routes)")
-    for wave in plan["waves"]:
-        console.print(f"  {wave['name']}: {', '.join(wave['proxies'])}")
-    for problem in plan["problems"]:
-        console.print(f"  [yellow]{problem['object']}[/]: ", end="")
-        console.print(problem["message"], markup=False)
+    for problem in plan.problems:
+        errors.print(f"{problem.object_ref}: {problem.message}", style="yellow", markup=False, highlight=False)
+    if plan.note:
+        errors.print(f"compared with nothing: {plan.note}", style="yellow", markup=False, highlight=False)
+    show_differences(plan.differences)
+    head = f"{plan.current_hash[:12] or 'nothing'} -> {plan.revision.hash[:12]} ({plan.revision.routes} routes)"
+    typer.echo(f"{'changes' if plan.changes else 'no change'}: {head}")
+    if plan.operations is not None:
+        typer.echo(f"{len(plan.operations.operations)} operations on the database; -o json lists them")
+    state = {p.proxy.name: _describe_proxy(p.loaded, p.pushed) for p in plan.proxies}
+    for wave in plan.waves:
+        typer.echo(f"{wave.name}:")
+        for proxy in wave.proxies[:SHOWN_PROXIES]:
+            typer.echo(f"  {proxy.name}  {state[proxy.name]}")
+        if len(wave.proxies) > SHOWN_PROXIES:
+            typer.echo(f"  ... and {len(wave.proxies) - SHOWN_PROXIES} more")
 
 
-def history(
-    fleet: FleetName,
-    namespace: Namespace = "default",
-    kubeconfig: Kubeconfig = None,
-    context: Context = None,
-    output: Output = Format.TABLE,
-) -> None:
-    """List the stored revisions of a fleet, newest first.
-
-    Example: konverge history --fleet shop
-    """
-    current, revisions = run_async(_history(build_target(fleet, namespace, kubeconfig, context)), output)
-    if output is Format.JSON:
-        print_json({"current": current, "revisions": [r.to_json() for r in revisions]})
-        return
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("REVISION", "HASH", "ROUTES", "BYTES", "CREATED", "AUTHOR"):
-        table.add_column(column)
-    for item in revisions:
-        mark = "* " if item.number == current else "  "
-        created = f"{item.created:%Y-%m-%d %H:%M:%S}" if item.created else ""
-        table.add_row(f"{mark}{item.number}", item.hash[:12], str(item.routes), str(item.size), created, item.author)
-    console.print(table)
-
-
-async def _history(target: Target) -> tuple[int, list[RevisionSpec]]:
-    async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
-        fleet = await load_fleet(kube, target.fleet, target.namespace)
-        return fleet.status.current_revision, await list_revisions(kube, fleet)
+def _describe_proxy(loaded: str, pushed: bool) -> str:
+    if not loaded:
+        return "does not answer"
+    return f"has {loaded[:12]}, gets a push" if pushed else f"has {loaded[:12]} already"

@@ -7,12 +7,12 @@ import logging
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
 
-from konverge.errors import KonvergeError, NotFound, UsageError
+from konverge.errors import Invalid, KonvergeError, NotFound, UsageError
 from konverge.kube.client import KubeClient
 from konverge.model.fleet import FleetSpec
 from konverge.operate.fleets import apply_fleet
+from konverge.operate.validating import validate_spec
 
 log = logging.getLogger(__name__)
 
@@ -20,14 +20,12 @@ RETRY_SECONDS = 5.0
 
 
 def read_fleet_file(path: Path) -> tuple[str, FleetSpec]:
-    """Return name and spec of the ProxyFleet in a file; UsageError names the field that is wrong."""
+    """Return name and spec of the ProxyFleet in a file; UsageError lists what is wrong, unknown fields included."""
     try:
         body = yaml.safe_load(path.read_text())
-        return str(body["metadata"]["name"]), FleetSpec.model_validate(body.get("spec") or {})
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise _unusable(path, f"spec.{field}: {first['msg']}") from error
+        return str(body["metadata"]["name"]), validate_spec(body, "ProxyFleet")
+    except Invalid as error:
+        raise _unusable(path, error.message) from error
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         raise _unusable(path, str(error) or type(error).__name__) from error
 

@@ -1,176 +1,153 @@
-"""Brings a fleet from what is observed to what is desired; level-triggered: it reads everything anew each time.
+"""Brings a fleet from what is observed to what is desired; level-triggered, each step sees everything anew.
 
-A revision is compiled once per change and stored before the first push. Proxies that carry traffic get it in waves;
-proxies that do not are onboarded. A revision that proves harmful is taken back: the last good one is in force until
-the sources change. Between changes the loaded hashes are read from the proxies, never from Kubernetes.
+A draft is compiled once per change and stored before the first push. Proxies that carry traffic get it in waves;
+proxies that do not are onboarded, each as soon as it listens. A draft that proves harmful is taken back: the last
+good revision is in force until the sources change. Between changes the loaded hashes are read from the proxies,
+never from Kubernetes.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 
+from konverge.controller.aiming import Aim
+from konverge.controller.bringing import Bringer
+from konverge.controller.commissioning import Commissioner
+from konverge.controller.patrolling import Patrol
+from konverge.controller.reaching import Reach
+from konverge.controller.rolling import Roller
+from konverge.controller.roster import Member, Roster
+from konverge.controller.site import Counters, Site
+from konverge.controller.stating import States
 from konverge.controller.watching import Sources
-from konverge.decide.waving import may_continue
-from konverge.errors import KonvergeError, VerificationFailed
 from konverge.kube.client import KubeClient
-from konverge.kube.resources import SECRETS
 from konverge.model.fleet import Fleet
-from konverge.model.proxy import ZERO_HASH, Proxy, ProxyOutcome
 from konverge.model.revision import Revision
 from konverge.operate.clock import Clock, utc_now
-from konverge.operate.connecting import open_gateways
 from konverge.operate.discovering import read_proxies
 from konverge.operate.fleets import parse_fleet
-from konverge.operate.identities import ensure_identity
-from konverge.operate.onboarding import onboard_proxies, set_gate
-from konverge.operate.ports import Gateways
-from konverge.operate.rendering import compile_revision
-from konverge.operate.revisions import load_revision, store_revision
-from konverge.operate.syncing import summarise_fleet, sync_proxies
 
 log = logging.getLogger(__name__)
 
-HARMFUL_SECONDS = 300.0
-"""Seconds until a revision that was stopped is tried on the canary again: what failed may have been the canary."""
 
-
-@dataclass(slots=True)
-class Counters:
-    """What the controller has done since it started; shown by /metrics."""
-
-    compiled: int = 0
-    revisions: int = 0
-    syncs: int = 0
-    onboarded: int = 0
-    drifted: int = 0
-    failures: int = 0
-
-
-@dataclass(slots=True)
 class Reconciler:
-    """One fleet's desired revision and what is known of its proxies."""
+    """One fleet: what it should run, its proxies, and the verbs that bring the two together."""
 
-    kube: KubeClient
-    sources: Sources
-    clock: Clock = utc_now
-    revision: Revision | None = None
-    counters: Counters = field(default_factory=Counters)
-    last_error: str = ""
-    _loaded: dict[str, str] = field(default_factory=dict)
-    """Pod uid to the hash that was verified last."""
-    _harmful: str = ""
-    """Hash of a revision that was stopped: the last good one is in force instead ..."""
-    _harmful_until: float = 0.0
-    """... until then, in seconds of the monotonic clock; a new revision is tried at once."""
+    def __init__(
+        self,
+        kube: KubeClient,
+        sources: Sources,
+        clock: Clock = utc_now,
+        *,
+        may_act: Callable[[], bool] = lambda: True,
+        identity: str = "",
+    ) -> None:
+        self.kube = kube
+        self.sources = sources
+        self.site = Site(
+            kube,
+            sources,
+            clock,
+            may_act,
+            Aim(kube, sources, clock),
+            Roster(),
+            Reach(kube, clock),
+            States(kube, clock, identity),
+        )
+        self._patrol = Patrol(self.site)
+        self._roller = Roller(self.site)
+        self._bringer = Bringer(self.site)
+        self.commissioner = Commissioner(self.site)
+
+    @property
+    def counters(self) -> Counters:
+        """What was done since the start."""
+        return self.site.counters
+
+    @property
+    def revision(self) -> Revision | None:
+        """The revision in force."""
+        return self.site.aim.revision
+
+    @property
+    def last_error(self) -> str:
+        """The last failure, "" where there was none."""
+        return self.site.last_error
+
+    def read_fleet(self) -> Fleet | None:
+        """Return the fleet as it was seen last; None where there is none. Invalid names the field that is wrong."""
+        body = self.sources.fleet()
+        return parse_fleet(body) if body is not None else None
 
     async def reconcile(self) -> None:
-        """Compile, store, push, onboard; failures are logged and tried again with the next call."""
-        body = self.sources.fleet()
-        if body is None:
+        """Do everything that is to be done now, and wait for its end; the running controller does it in parallel."""
+        fleet = self.read_fleet()
+        if fleet is None or fleet.spec.paused:
             return
-        fleet = parse_fleet(body)
-        if fleet.spec.paused:
-            return
-        await self._identify(fleet)
-        revision = await self._avoid_harm(fleet, await self._compile(fleet))
+        await self.compile(fleet)
+        self.meet(fleet)
+        await self.look(fleet, list(self.site.roster))
+        while await self.act(fleet):
+            await self.site.finish()
+        await self.site.states.flush()
+
+    async def compile(self, fleet: Fleet) -> None:
+        """Bring the draft up to date; nothing is pushed."""
+        aim, states = self.site.aim, self.site.states
+        states.open(fleet)
+        rendered = aim.compiler.rendered
+        changed = await aim.compile(fleet)
+        self.counters.compiled += aim.compiler.rendered - rendered
+        if aim.compiled is not None and changed:
+            states.tell_problems(aim.compiled.problems)
+        if changed:
+            await aim.recall(fleet)
+
+    def meet(self, fleet: Fleet) -> tuple[Member, ...]:
+        """Take the proxies as they are seen now; returns those whose readiness changed."""
         proxies = read_proxies(fleet, self.sources.slices(fleet.admin_service))
-        self._loaded = {uid: loaded for uid, loaded in self._loaded.items() if uid in {p.uid for p in proxies}}
-        async with open_gateways(self.kube, fleet, self.clock) as gateways:
-            await self._find_drift(gateways, [p for p in proxies if p.uid in self._loaded], revision)
-            pending = [p for p in proxies if self._loaded.get(p.uid) != revision.hash or not p.ready]
-            if pending or fleet.status.current_hash != revision.hash:
-                await self._bring_up(fleet, gateways, revision, pending)
+        movement = self.site.roster.update(proxies, time.monotonic())
+        for member in movement.came:
+            log.info("proxy %s/%s at %s came", member.proxy.namespace, member.proxy.name, member.proxy.ip)
+        for member in movement.left:
+            log.info("proxy %s/%s left", member.proxy.namespace, member.proxy.name)
+        if movement.left:
+            self.site.states.keep_only(proxies)
+            self.site.start(self.site.reach.retain(proxies))
+        return movement.flipped
 
-    async def _identify(self, fleet: Fleet) -> None:
-        """Create the identities that the pods of a new fleet wait for; what exists stays as it is."""
-        names = (fleet.authority_secret, fleet.controller_secret, fleet.proxy_secret)
-        found = await asyncio.gather(*(self.kube.find(SECRETS, name, fleet.namespace) for name in names))
-        if not all(found):
-            await ensure_identity(self.kube, fleet, self.clock)
+    async def look(self, fleet: Fleet, members: Sequence[Member], spread: float = 0.0) -> bool:
+        """Compare what members run with what was verified on them; True where somebody has to be set right."""
+        chosen = [member for member in members if member.verified and not member.busy]
+        if not chosen:
+            return False
+        gateways = await self.site.reach.open(fleet)
+        return await self._patrol.look(fleet, gateways, chosen, spread)
 
-    async def _compile(self, fleet: Fleet) -> Revision:
-        objects = list(self.sources.objects())
-        draft, rendered = await asyncio.to_thread(compile_revision, fleet, objects, self.clock)
-        self.counters.compiled += 1
-        if self.revision is not None and self.revision.hash == draft.hash:
-            return self.revision
-        for problem in rendered.problems:
-            log.warning("%s: %s: %s", problem.object_ref, problem.reason, problem.message)
-        self.revision = await store_revision(self.kube, fleet, draft, author="controller", clock=self.clock)
-        self.counters.revisions += 1
-        log.info("revision %d: %d routes, hash %s", self.revision.number, self.revision.routes, self.revision.hash)
-        return self.revision
+    async def act(self, fleet: Fleet) -> bool:
+        """Start what is to be done, without waiting for it; True where anything was started."""
+        site = self.site
+        site.states.open(fleet)
+        # Whose readiness changed may have started again, with what was on its disk.
+        await self.look(fleet, self.meet(fleet))
+        if fleet.spec.paused or site.stopping or site.aim.draft is None or not site.may_act():
+            return False
+        if fleet.spec.runner == "prefect":
+            return await self.commissioner.start(fleet)
+        rolled = await self._roller.start(fleet)
+        return await self._bringer.start(fleet) or rolled
 
-    async def _avoid_harm(self, fleet: Fleet, revision: Revision) -> Revision:
-        """Return the last good revision in place of one that was stopped: it is taken back, and others can join."""
-        good = fleet.status.last_good_revision
-        if revision.hash != self._harmful or not good or time.monotonic() >= self._harmful_until:
-            return revision
-        return await load_revision(self.kube, fleet, good)
+    async def stop(self) -> None:
+        """End what is under way at the next boundary of a wave, and wait for it."""
+        self.site.stopping = True
+        await self.site.finish()
 
-    async def _find_drift(self, gateways: Gateways, proxies: Sequence[Proxy], revision: Revision) -> None:
-        """Read every known proxy's hash and forget those that lost or changed their configuration."""
-        hashes = await asyncio.gather(*(_read_hash(gateways, proxy) for proxy in proxies))
-        for proxy, loaded in zip(proxies, hashes, strict=True):
-            if loaded is not None and loaded != self._loaded[proxy.uid]:
-                log.warning("proxy %s drifted: it has loaded %s, not %s", proxy.name, loaded, revision.hash)
-                self.counters.drifted += 1
-                del self._loaded[proxy.uid]
+    async def abandon(self) -> None:
+        """Stop at once: somebody else may act from now on."""
+        await self.site.abandon()
 
-    async def _bring_up(self, fleet: Fleet, gateways: Gateways, revision: Revision, pending: Sequence[Proxy]) -> None:
-        serving = [proxy for proxy in pending if proxy.ready]
-        joining = [proxy for proxy in pending if not proxy.ready]
-        try:
-            if serving:
-                self.counters.syncs += 1
-                outcomes = await sync_proxies(self.kube, fleet, gateways, revision, serving, self.clock)
-                self._remember(serving, outcomes)
-                await self._close_gates(serving, outcomes)
-            if joining:
-                outcomes = await onboard_proxies(self.kube, fleet, gateways, revision, joining, self.clock)
-                self.counters.onboarded += sum(1 for outcome in outcomes if outcome.ok)
-                self._remember(joining, outcomes)
-                if not may_continue(outcomes, fleet.spec.rollout):
-                    self._avoid(revision)
-        except VerificationFailed as error:
-            self.counters.failures += 1
-            self.last_error = error.message
-            self._avoid(revision)
-            log.exception("revision %d is harmful and was stopped", revision.number)
-        await summarise_fleet(self.kube, fleet, revision, self.clock)
-
-    def _avoid(self, revision: Revision) -> None:
-        self._harmful, self._harmful_until = revision.hash, time.monotonic() + HARMFUL_SECONDS
-
-    def _remember(self, proxies: Sequence[Proxy], outcomes: Sequence[ProxyOutcome]) -> None:
-        by_name = {outcome.proxy: outcome for outcome in outcomes}
-        for proxy in proxies:
-            outcome = by_name.get(proxy.name)
-            if outcome is not None and outcome.ok:
-                self._loaded[proxy.uid] = outcome.loaded_hash
-            elif outcome is not None:
-                self.counters.failures += 1
-                log.warning("proxy %s: %s: %s", proxy.name, outcome.outcome.reason, outcome.outcome.message)
-
-    async def _close_gates(self, proxies: Sequence[Proxy], outcomes: Sequence[ProxyOutcome]) -> None:
-        """Take proxies out of traffic that say that they hold no configuration.
-
-        One that does not answer us is left alone: it may serve well, and what separates us from it may separate us
-        from all of them.
-        """
-        lost = {outcome.proxy: outcome for outcome in outcomes if not outcome.ok and outcome.loaded_hash == ZERO_HASH}
-        for proxy in proxies:
-            if proxy.name in lost:
-                await set_gate(self.kube, proxy, lost[proxy.name], self.clock)
-
-
-async def _read_hash(gateways: Gateways, proxy: Proxy) -> str | None:
-    """Return the loaded hash, or None where the proxy does not answer: silence is no drift."""
-    try:
-        return await gateways.reach(proxy).loaded_hash()
-    except KonvergeError:
-        return None
+    async def close(self) -> None:
+        """Close the connections to the proxies."""
+        await self.site.reach.close()

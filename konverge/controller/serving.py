@@ -8,15 +8,15 @@ from dataclasses import asdict
 
 from aiohttp import web
 
-from konverge.controller.reconciling import Reconciler
+from konverge.controller.holding import Holder
+from konverge.controller.page.serving import add_page
 from konverge.errors import UsageError
-from konverge.kube.leasing import Candidate
 
 
 @asynccontextmanager
-async def serve(reconciler: Reconciler, candidate: Candidate, hosts: Sequence[str], port: int) -> AsyncIterator[None]:
+async def serve(holder: Holder, hosts: Sequence[str], port: int) -> AsyncIterator[None]:
     """Listen on hosts and port while the block runs; UsageError where the port is taken."""
-    runner = web.AppRunner(build_app(reconciler, candidate), access_log=None)
+    runner = web.AppRunner(build_app(holder), access_log=None)
     await runner.setup()
     try:
         await _listen(runner, hosts, port)
@@ -37,31 +37,34 @@ async def _listen(runner: web.AppRunner, hosts: Sequence[str], port: int) -> Non
         ) from error
 
 
-def build_app(reconciler: Reconciler, candidate: Candidate) -> web.Application:
-    """Return the web application."""
+def build_app(holder: Holder) -> web.Application:
+    """Return the web application: the page for people, the rest for kubelet and Prometheus."""
 
     async def healthz(_request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
 
     async def readyz(_request: web.Request) -> web.Response:
-        idle = not candidate.leading.is_set()
-        ready = reconciler.sources.synced and (idle or reconciler.revision is not None)
-        return web.json_response({"ready": ready}, status=200 if ready else 503)
+        return web.json_response({"ready": holder.ready}, status=200 if holder.ready else 503)
 
     async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(text=render_metrics(reconciler, candidate), content_type="text/plain")
+        return web.Response(text=render_metrics(holder), content_type="text/plain")
 
     app = web.Application()
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
+    add_page(app, holder)
     return app
 
 
-def render_metrics(reconciler: Reconciler, candidate: Candidate) -> str:
+def render_metrics(holder: Holder) -> str:
     """Return the counters in Prometheus' text format."""
+    reconciler, candidate = holder.reconciler, holder.candidate
     lines = [f"konverge_controller_{name}_total {value}" for name, value in asdict(reconciler.counters).items()]
     watches = sum(1 for cache in reconciler.sources.all() if cache.synced.is_set() and not cache.absent)
+    lines.append(f"konverge_controller_proxies {len(reconciler.site.roster.members)}")
+    lines.append(f"konverge_controller_status_writes_total {reconciler.site.states.writes}")
+    lines.append(f"konverge_controller_events_dropped_total {reconciler.site.states.recorder.dropped}")
     lines.append(f"konverge_controller_leading {int(candidate.may_act)}")
     lines.append(f"konverge_controller_watches {watches}")
     lines.append(f"konverge_controller_kubernetes_requests_total {reconciler.kube.requests}")

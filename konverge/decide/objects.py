@@ -84,6 +84,7 @@ def _proxy_pod(fleet: Fleet) -> Object:
         "automountServiceAccountToken": False,
         "readinessGates": [{"conditionType": CONFIGURED_GATE}],
         "affinity": anti_affinity(fleet.labels),
+        **({"initContainers": migrating} if (migrating := _migrating_containers(fleet)) else {}),
         "containers": [_proxy_container(fleet)],
         "volumes": [
             {"name": "prefix", "emptyDir": {"sizeLimit": "2Gi"}},
@@ -103,14 +104,52 @@ def anti_affinity(labels: dict[str, str]) -> Object:
     }
 
 
+def _database_environment(fleet: Fleet) -> dict[str, str]:
+    """Return where Kong keeps its entities; the password is no plain value, see :func:`_database_password`."""
+    if fleet.spec.mode == "dbless":
+        return {"KONG_DATABASE": "off"}
+    database = fleet.spec.database
+    return {
+        "KONG_DATABASE": "postgres",
+        "KONG_PG_HOST": database.host,
+        "KONG_PG_PORT": str(database.port),
+        "KONG_PG_DATABASE": database.name,
+        "KONG_PG_USER": database.user,
+        "KONG_PG_SSL": "on" if database.tls else "off",
+        "KONG_PG_SSL_VERIFY": "on" if database.tls else "off",
+    }
+
+
+def _database_password(fleet: Fleet) -> list[Object]:
+    secret = fleet.spec.database.password_secret
+    if fleet.spec.mode == "dbless" or not secret:
+        return []
+    return [{"name": "KONG_PG_PASSWORD", "valueFrom": {"secretKeyRef": {"name": secret, "key": "password"}}}]
+
+
+def _migrating_containers(fleet: Fleet) -> list[Object]:
+    """Return what makes the tables of a new database; on one that has them it ends at once."""
+    if fleet.spec.mode == "dbless":
+        return []
+    database = [{"name": name, "value": value} for name, value in _database_environment(fleet).items()]
+    container = {
+        "name": "migrations",
+        "image": fleet.spec.image,
+        "command": ["kong", "migrations", "bootstrap"],
+        "env": [*database, {"name": "KONG_PREFIX", "value": "/kong_prefix/"}, *_database_password(fleet)],
+        "volumeMounts": [{"name": "prefix", "mountPath": "/kong_prefix/"}],
+    }
+    return [container]
+
+
 def proxy_environment(fleet: Fleet) -> dict[str, str]:
-    """Return Kong's settings: DB-less, Admin API behind mutual TLS, no session resumption.
+    """Return Kong's settings: where its entities are, Admin API behind mutual TLS, no session resumption.
 
     Resumption skips the check of the client certificate, so a retired identity would keep its access for up
     to a day; tickets and cache must both be off.
     """
     return {
-        "KONG_DATABASE": "off",
+        **_database_environment(fleet),
         "KONG_PREFIX": "/kong_prefix/",
         "KONG_ROUTER_FLAVOR": fleet.spec.router_flavor,
         "KONG_NGINX_WORKER_PROCESSES": "2",
@@ -122,6 +161,7 @@ def proxy_environment(fleet: Fleet) -> dict[str, str]:
         "KONG_NGINX_ADMIN_SSL_VERIFY_CLIENT": "on",
         "KONG_NGINX_ADMIN_SSL_CLIENT_CERTIFICATE": f"{IDENTITY_PATH}/client-ca.pem",
         "KONG_NGINX_ADMIN_SSL_VERIFY_DEPTH": "2",
+        "KONG_NGINX_ADMIN_SSL_PROTOCOLS": "TLSv1.3",
         "KONG_NGINX_ADMIN_SSL_SESSION_TICKETS": "off",
         "KONG_NGINX_ADMIN_SSL_SESSION_CACHE": "off",
         "KONG_NGINX_ADMIN_CLIENT_MAX_BODY_SIZE": MAX_BODY,
@@ -138,7 +178,10 @@ def _proxy_container(fleet: Fleet) -> Object:
     return {
         "name": "proxy",
         "image": fleet.spec.image,
-        "env": [{"name": name, "value": value} for name, value in proxy_environment(fleet).items()],
+        "env": [
+            *({"name": name, "value": value} for name, value in proxy_environment(fleet).items()),
+            *_database_password(fleet),
+        ],
         "ports": [
             {"name": "proxy", "containerPort": PROXY_PORT, "protocol": "TCP"},
             {"name": "proxy-tls", "containerPort": 8443, "protocol": "TCP"},

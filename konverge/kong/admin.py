@@ -12,6 +12,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -22,10 +23,13 @@ import orjson
 from konverge.errors import Busy, Forbidden, Invalid, KonvergeError, NotFound, Unavailable, UsageError
 from konverge.kong import pushing
 from konverge.kong.classifying import classify
+from konverge.kong.exchanging import Peer
 from konverge.kong.explaining import find_error
 from konverge.kong.failures import LostConnection
 from konverge.kong.identity import CertificateFacts, diagnose_identity
-from konverge.kong.outcomes import IdentityCause, IdentityRefused, PushOutcome
+from konverge.kong.loading import LoadLock
+from konverge.kong.outcomes import Busy as ProxyBusy
+from konverge.kong.outcomes import IdentityCause, IdentityRefused, PushOutcome, UnreachableCause
 from konverge.kong.reading import (
     GatewayInfo,
     GatewayStatus,
@@ -57,6 +61,15 @@ def read_clock() -> datetime:
     return datetime.now(UTC)
 
 
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """One answered call: what the proxy said, who it is (None without TLS), whether the connection was a kept one."""
+
+    status: GatewayStatus
+    peer: Peer | None
+    reused: bool
+
+
 class _Client:
     """What both APIs have in common; use as an async context manager."""
 
@@ -69,10 +82,12 @@ class _Client:
         certificate: CertificateFacts | None = None,
         clock: Callable[[], datetime] = read_clock,
         tunnel: bool = False,
+        lock: LoadLock | None = None,
     ) -> None:
         self._channel = Channel(url, context, server_name, tunnel=tunnel)
         self._certificate = certificate
         self._clock = clock
+        self._lock = lock or LoadLock()
 
     @property
     def url(self) -> str:
@@ -91,10 +106,27 @@ class _Client:
         """Close the kept connections."""
         await self._channel.close()
 
+    async def retire(self) -> None:
+        """Close as soon as nothing is under way."""
+        await self._channel.retire()
+
     async def status(self, *, fresh: bool = False, timeout: float = READ_TIMEOUT) -> GatewayStatus:
         """Return the hash of the stored configuration and the connection counts."""
+        return (await self._read_status(fresh, timeout))[0]
+
+    async def meet(self, *, fresh: bool = False, timeout: float = READ_TIMEOUT) -> Meeting:
+        """Make one call and return who answered it, and over what: proof that both sides accept each other.
+
+        A kept connection was verified by a handshake when it was made; ``fresh`` makes one now.
+        """
+        status, answer = await self._read_status(fresh, timeout)
+        return Meeting(status, answer.peer, answer.reused)
+
+    async def _read_status(self, fresh: bool, timeout: float) -> tuple[GatewayStatus, Answer]:
         answer = await self._get("/status", timeout=timeout, fresh=fresh)
-        return parse_status(answer.body, f"GET {self.url}/status")
+        status = parse_status(answer.body, f"GET {self.url}/status")
+        self._lock.note_workers(status.worker_pids)
+        return status, answer
 
     async def metrics(self, timeout: float = LONG_READ_TIMEOUT) -> str:
         """Return the Prometheus text; it is empty but for local gauges while the plugin is off."""
@@ -135,9 +167,7 @@ class _Client:
         if content is not None:
             headers["Content-Type"] = "application/json"
         try:
-            answer = await self._channel.send(
-                method, path, content=content, headers=headers, timeout=timeout, keep=KEPT_BODY, fresh=fresh
-            )
+            answer = await self._carry(method, path, content, headers, timeout, fresh)
         except LostConnection as lost:
             if lost.alert is None:
                 raise
@@ -145,6 +175,20 @@ class _Client:
         if not answer.complete:
             raise Unavailable(f"{method} {self.url}{path}: the answer broke off", reason="MalformedAnswer")
         return answer
+
+    async def _carry(
+        self, method: str, path: str, content: bytes | None, headers: dict[str, str], timeout: float, fresh: bool
+    ) -> Answer:
+        """Send; a kept connection that a reload cut is replaced once, as all requests here may be repeated."""
+        send = self._channel.send
+        try:
+            return await send(
+                method, path, content=content, headers=headers, timeout=timeout, keep=KEPT_BODY, fresh=fresh
+            )
+        except LostConnection as lost:
+            if not (lost.reused and lost.cause in (UnreachableCause.CLOSED, UnreachableCause.RESET)):
+                raise
+        return await send(method, path, content=content, headers=headers, timeout=timeout, keep=KEPT_BODY, fresh=True)
 
     def _refusal(self, answer: Answer, what: str) -> KonvergeError:
         outcome = classify(answer.status, answer.headers, answer.body) if answer.status == 400 else None
@@ -171,11 +215,16 @@ class AdminClient(_Client):
 
     ``context`` carries our certificate and the bundle that the proxy is verified with; ``server_name`` is the
     name its certificate must have, whatever address is dialled. ``certificate`` describes ours, for diagnosis.
+    ``lock`` is what an earlier client of the same proxy learnt of its load lock.
     """
 
     async def push(self, content: bytes, timeout: float = pushing.PUSH_TIMEOUT) -> PushOutcome:
         """Post the configuration and return what became of it; see :mod:`konverge.kong.outcomes`."""
         outcome = await pushing.push(self._channel, content, self._read_hash, timeout)
+        if isinstance(outcome, ProxyBusy):
+            with suppress(KonvergeError):
+                await self.status()  # notes whether a worker is another process now
+        outcome = self._lock.judge(outcome)
         if isinstance(outcome, IdentityRefused) and outcome.cause is IdentityCause.UNDIAGNOSED:
             return diagnose_identity(outcome, self._certificate, self._clock())
         return outcome

@@ -1,13 +1,15 @@
-"""Watches one request on its way: which connection it got, how much of it was sent, when it is given up."""
+"""Watches one request on its way: which connection it got, who is at its other end, how much was sent, until when."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import aiohttp
+from aiohttp.connector import Connection
 
 from konverge.kong.failures import Delivery
 
@@ -21,6 +23,14 @@ section 10.1.1 forbids waiting for ever: a server may ignore the expectation). K
 worker that builds its router may take a second."""
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of a TLS connection, as verified in its handshake: DER certificate, protocol name."""
+
+    certificate: bytes = field(repr=False)
+    protocol: str
+
+
 class Exchange:
     """One request. ``patient``: its body waits for "100 Continue"; ``deadline`` is a time of the loop."""
 
@@ -29,6 +39,8 @@ class Exchange:
         self.patient = patient
         self.connected = False
         self.reused = False
+        self.peer: Peer | None = None
+        self.answer: aiohttp.StreamReader | None = None
         self.begun = not patient
         self.sent = not body
         self._scope: asyncio.Timeout | None = None
@@ -56,6 +68,14 @@ class Exchange:
         if not self.begun:
             self._move(min(self.deadline, asyncio.get_running_loop().time() + CONTINUE_WAIT))
 
+    def meet(self, transport: asyncio.BaseTransport | None) -> None:
+        """Note who is at the other end; nothing is known of a plain connection."""
+        shown = transport.get_extra_info("ssl_object") if transport is not None else None
+        if shown is None:
+            return
+        certificate = shown.getpeercert(binary_form=True)
+        self.peer = Peer(certificate, str(shown.version() or "")) if certificate else None
+
     def begin(self) -> None:
         """Note that the waiting is over: the body may go, or the answer is there."""
         if not self.begun:
@@ -63,10 +83,16 @@ class Exchange:
             self._move(self.deadline)
 
     async def read_pieces(self, content: bytes) -> AsyncIterator[bytes]:
-        """Yield the body; it counts as sent from the moment its last piece is asked for."""
+        """Yield the body; it counts as sent from the moment its last piece is asked for.
+
+        Before each further piece the loop gets its turn: only then does it learn that the connection has ended, and
+        until it has learnt it, asyncio takes whatever is written.
+        """
         self.begin()
         last = max((len(content) - 1) // PIECE, 0) * PIECE
         for start in range(0, max(len(content), 1), PIECE):
+            if start:
+                await asyncio.sleep(0)
             self.sent = self.sent or start == last
             yield content[start : start + PIECE]
 
@@ -94,3 +120,29 @@ def build_trace() -> aiohttp.TraceConfig:
     config.on_connection_create_end.append(note_created)
     config.on_connection_reuseconn.append(note_reused)
     return config
+
+
+class Request(aiohttp.ClientRequest):
+    """A request whose body is encrypted no faster than it leaves.
+
+    asyncio lets 512 KiB wait in the TLS layer, and what that layer once held it keeps while the connection lives.
+    """
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        """Send over this connection."""
+        if isinstance(conn.transport, asyncio.WriteTransport):
+            conn.transport.set_write_buffer_limits(high=PIECE)
+        return await super().send(conn)
+
+
+class Response(aiohttp.ClientResponse):
+    """An answer that tells the running exchange over which connection it comes."""
+
+    async def start(self, connection: Connection) -> Self:
+        """Start to read; the connection is given back to the pool once the body is read, so it is looked at now."""
+        if exchange := current.get():
+            exchange.meet(connection.transport)
+        await super().start(connection)
+        if exchange:
+            exchange.answer = self.content
+        return self

@@ -15,6 +15,7 @@ from konverge.kong.outcomes import (
     Unexpected,
     Unknown,
     Unreachable,
+    WorkerLost,
 )
 from konverge.model.condition import Outcome
 
@@ -64,13 +65,23 @@ def find_error(outcome: PushOutcome, proxy: str) -> errors.KonvergeError | None:
     return _find_retryable(outcome, proxy)
 
 
-def _find_retryable(outcome: Busy | Exiting | Unreachable | Unknown, proxy: str) -> errors.RetryableError:
+def _find_retryable(
+    outcome: Busy | WorkerLost | Exiting | Unreachable | Unknown, proxy: str
+) -> errors.RetryableError:
     match outcome:
         case Busy():
             return errors.Busy(
-                f"{proxy} is loading another configuration, or its lock was left behind",
+                f"{proxy} is loading another configuration",
                 reason="ProxyBusy",
                 hint=f"{_PAGE}#proxy-busy",
+                delay=outcome.retry_after,
+            )
+        case WorkerLost():
+            return errors.Busy(
+                f"{proxy} lost a worker while it loaded and refuses every push for up to "
+                f"{outcome.retry_after:.0f} s more: {outcome.message}",
+                reason="WorkerLost",
+                hint=f"{_PAGE}#worker-lost",
                 delay=outcome.retry_after,
             )
         case Exiting():

@@ -132,6 +132,9 @@ def _judge_system(error: BaseException) -> UnreachableCause | None:
         return UnreachableCause.NAME_UNKNOWN
     if isinstance(error, TimeoutError) and error.errno is None:
         return UnreachableCause.TIMED_OUT
+    if isinstance(error, (ConnectionResetError, BrokenPipeError)):
+        # aiohttp raises one without a number where the connection ended while the body was being sent.
+        return UnreachableCause.RESET
     return _ERRNO_CAUSES.get(error.errno or 0) if isinstance(error, OSError) else None
 
 

@@ -1,6 +1,6 @@
 """What became of one push: one frozen value per kind, none of which holds a byte of the configuration.
 
-A push has ten ends. Which of them is reached is decided by :mod:`konverge.kong.classifying` from the answer
+A push has eleven ends. Which of them is reached is decided by :mod:`konverge.kong.classifying` from the answer
 alone, and by :mod:`konverge.kong.pushing` from what was (not) answered and what ``GET /status`` says afterwards.
 """
 
@@ -123,7 +123,18 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Another load is under way, or its lock was left behind for up to 60 s; ``retry_after`` in seconds."""
+    """Another load is under way; ``retry_after`` in seconds."""
+
+    retry_after: float
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """A worker died while it loaded: its lock refuses every push for up to 60 s, so repeating is of no use till then.
+
+    ``retry_after`` in seconds; ``message`` says what shows it. See :mod:`konverge.kong.loading`.
+    """
 
     retry_after: float
     message: str = ""
@@ -181,5 +192,15 @@ class Unexpected:
 
 
 PushOutcome = (
-    Stored | Unchanged | Refused | Busy | TooLarge | IdentityRefused | Exiting | Unreachable | Unknown | Unexpected
+    Stored
+    | Unchanged
+    | Refused
+    | Busy
+    | WorkerLost
+    | TooLarge
+    | IdentityRefused
+    | Exiting
+    | Unreachable
+    | Unknown
+    | Unexpected
 )

@@ -71,6 +71,7 @@ async def _post(channel: Channel, content: bytes, path: str, timeout: float, *, 
             timeout=timeout,
             keep=KEPT_REFUSAL,
             fresh=fresh,
+            drain=201,
         )
     except LostConnection as lost:
         cut = lost.reused and lost.cause in (UnreachableCause.CLOSED, UnreachableCause.RESET)

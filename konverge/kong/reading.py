@@ -26,8 +26,14 @@ class GatewayStatus:
     connections_active: int = 0
     connections_accepted: int = 0
     total_requests: int = 0
-    workers: int = 0
+    worker_pids: frozenset[int] = frozenset()
+    """All are new after a reload or a restart; some are where workers died."""
     database: bool = False
+
+    @property
+    def workers(self) -> int:
+        """The number of workers."""
+        return len(self.worker_pids)
 
     @property
     def empty(self) -> bool:
@@ -96,7 +102,7 @@ def parse_status(body: bytes, what: str) -> GatewayStatus:
         connections_active=_number(server.get("connections_active")),
         connections_accepted=_number(server.get("connections_accepted")),
         total_requests=_number(server.get("total_requests")),
-        workers=len(memory.get("workers_lua_vms") or ()),
+        worker_pids=_pids(memory.get("workers_lua_vms")),
         database="database" in document,
     )
 
@@ -143,6 +149,11 @@ def _listeners(value: Any) -> tuple[Listener, ...]:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _pids(value: Any) -> frozenset[int]:
+    entries = value if isinstance(value, list) else []
+    return frozenset(_number(entry.get("pid")) for entry in entries if isinstance(entry, dict))
 
 
 def _number(value: Any) -> int:

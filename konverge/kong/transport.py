@@ -8,6 +8,7 @@ and the old trust. HTTP/1.1: Kong's HTTP/2 brings nothing measurable for these r
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ import httpx
 from httpx_aiohttp import AiohttpTransport
 
 from konverge.errors import UsageError
-from konverge.kong.exchanging import PATIENT_SIZE, Exchange, build_trace, current
+from konverge.kong.exchanging import PATIENT_SIZE, Exchange, Peer, Request, Response, build_trace, current
 from konverge.kong.failures import LostConnection, find_alert, find_cause
 from konverge.kong.outcomes import UnreachableCause
 
@@ -29,6 +30,13 @@ CONNECT_TIMEOUT = 5.0
 KEPT_SECONDS = 60.0
 """Seconds that an idle connection is kept: less than Kong's 75 (``keepalive_timeout`` of nginx)."""
 
+DRAINED = 64
+"""Bytes that are kept of an answer that says all with its status."""
+
+RECEIVED = 128 * 1024
+"""Bytes that the kernel takes in ahead of us. asyncio's TLS layer never gives back the room of the largest piece that
+it got, and the answer to a push is as large as the configuration: a kept connection shall not cost that much."""
+
 _FAILURES = (httpx.HTTPError, aiohttp.ClientError, OSError)
 
 
@@ -36,7 +44,8 @@ _FAILURES = (httpx.HTTPError, aiohttp.ClientError, OSError)
 class Answer:
     """An HTTP answer: lower-case header names, a prefix of the body, the size of all of it in bytes.
 
-    ``complete`` is false where the body broke off; ``reused`` is true on a connection kept from before.
+    ``complete`` is false where the body broke off; ``reused`` is true on a connection kept from before; ``peer`` is
+    who answered, None without TLS.
     """
 
     status: int
@@ -45,6 +54,7 @@ class Answer:
     size: int = 0
     complete: bool = True
     reused: bool = False
+    peer: Peer | None = None
 
 
 class Channel:
@@ -64,6 +74,8 @@ class Channel:
         self._kept = _open_client(self._context, keep=True)
         self._fresh: httpx.AsyncClient | None = None
         self._patient = True
+        self._under_way = 0
+        self._retired = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -79,6 +91,15 @@ class Channel:
         if self._fresh is not None:
             await self._fresh.aclose()
 
+    async def retire(self) -> None:
+        """Close at once where nothing is under way, else with the end of the last request; send nothing more."""
+        self._retired = True
+        await self._leave()
+
+    async def _leave(self) -> None:
+        if self._retired and not self._under_way:
+            await self.close()
+
     async def send(
         self,
         method: str,
@@ -89,23 +110,45 @@ class Channel:
         timeout: float,
         keep: int,
         fresh: bool = False,
+        drain: int = 0,
     ) -> Answer:
         """Send one request within ``timeout`` seconds and keep up to ``keep`` bytes of the answer's body.
 
+        Of an answer with the HTTP status ``drain`` all is read and the first bytes are kept.
+
         Raises LostConnection where there is no answer. An answer that breaks off in its body is returned.
         """
+        if self._retired:
+            raise LostConnection(f"{self.url}: its connections were given up", UnreachableCause.CLOSED)
+        self._under_way += 1
+        try:
+            return await self._send(method, path, content, headers or {}, timeout, _Keeping(keep, drain), fresh)
+        finally:
+            self._under_way -= 1
+            await self._leave()
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        content: bytes | None,
+        headers: Mapping[str, str],
+        timeout: float,
+        keep: _Keeping,
+        fresh: bool,
+    ) -> Answer:
         deadline = asyncio.get_running_loop().time() + timeout
         patient = self._patient and len(content or b"") > PATIENT_SIZE
         exchange = Exchange(deadline, body=content is not None, patient=patient)
         try:
-            return await self._attempt(exchange, method, path, content, headers or {}, keep, fresh)
+            return await self._attempt(exchange, method, path, content, headers, keep, fresh)
         except _FAILURES as error:
             if not exchange.ignored or not isinstance(error, TimeoutError):
                 raise self._lost(error, exchange, timeout) from error
         self._patient = False
         exchange = Exchange(deadline, body=True, patient=False)
         try:
-            return await self._attempt(exchange, method, path, content, headers or {}, keep, fresh=True)
+            return await self._attempt(exchange, method, path, content, headers, keep, fresh=True)
         except _FAILURES as error:
             raise self._lost(error, exchange, timeout) from error
 
@@ -116,7 +159,7 @@ class Channel:
         path: str,
         content: bytes | None,
         headers: Mapping[str, str],
-        keep: int,
+        keep: _Keeping,
         fresh: bool,
     ) -> Answer:
         sent = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
@@ -135,10 +178,10 @@ class Channel:
                 response = await client.send(request, stream=True)
                 exchange.begin()
                 try:
-                    answer = await _read(response, keep)
+                    answer = await _read(response, keep, exchange)
                 finally:
                     await response.aclose()
-                return replace(answer, reused=exchange.reused)
+                return replace(answer, reused=exchange.reused, peer=exchange.peer)
         finally:
             current.reset(token)
 
@@ -162,10 +205,25 @@ class Channel:
         )
 
 
-async def _read(response: httpx.Response, keep: int) -> Answer:
-    kept, size, complete = bytearray(), 0, True
+@dataclass(frozen=True, slots=True)
+class _Keeping:
+    """How much of a body is kept: ``most`` bytes, or next to nothing where the status is ``drain``."""
+
+    most: int
+    drain: int
+
+    def limit(self, status: int) -> int:
+        return min(self.most, DRAINED) if status == self.drain else self.most
+
+
+async def _read(response: httpx.Response, keeping: _Keeping, exchange: Exchange) -> Answer:
+    keep, kept, size, complete = keeping.limit(response.status_code), bytearray(), 0, True
+    pieces = response.aiter_raw()
+    if keep < keeping.most and exchange.answer is not None:
+        # httpx cuts a body into pieces of 16 KiB, which costs more than all else where it is only counted.
+        pieces = exchange.answer.iter_any()
     try:
-        async for chunk in response.aiter_raw():
+        async for chunk in pieces:
             size += len(chunk)
             if len(kept) < keep:
                 kept += chunk[: keep - len(kept)]
@@ -197,13 +255,12 @@ def _plain_context() -> ssl.SSLContext:
 
 def _open_client(context: ssl.SSLContext, *, keep: bool) -> httpx.AsyncClient:
     def open_session() -> aiohttp.ClientSession:
-        connector = (
-            aiohttp.TCPConnector(ssl=context, limit=0, keepalive_timeout=KEPT_SECONDS)
-            if keep
-            else aiohttp.TCPConnector(ssl=context, limit=0, force_close=True)
-        )
+        kept: dict[str, Any] = {"keepalive_timeout": KEPT_SECONDS} if keep else {"force_close": True}
+        connector = aiohttp.TCPConnector(ssl=context, limit=0, socket_factory=_open_socket, **kept)
         return aiohttp.ClientSession(
             connector=connector,
+            request_class=Request,
+            response_class=Response,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
             trace_configs=[build_trace()],
@@ -212,3 +269,10 @@ def _open_client(context: ssl.SSLContext, *, keep: bool) -> httpx.AsyncClient:
     transport = AiohttpTransport(verify=context, client=open_session)
     timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT)
     return httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False, follow_redirects=False)
+
+
+def _open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, *_ = address
+    opened = socket.socket(family, kind, protocol)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)
+    return opened

@@ -1,8 +1,8 @@
 """A list-watch cache: one paged list, then one watch, for any number of readers.
 
 Bookmarks move the resume point without traffic; 410 means list again and tell only what differs; a broken
-connection is taken up from the last resourceVersion after a back-off with jitter, so that a restart of the API
-server meets no storm.
+connection is taken up from the last resourceVersion after a back-off with jitter, and the caches of one process share
+a :class:`~konverge.kube.pacing.Pace`, so that a restart of the API server meets no storm.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 from konverge.errors import Conflict, Forbidden, KonvergeError, NotFound
 from konverge.kube.client import KubeClient
+from konverge.kube.pacing import Pace
+from konverge.kube.presence import Presence
 from konverge.kube.resources import Object, Resource
 
 log = logging.getLogger(__name__)
@@ -58,9 +60,18 @@ class Cache:
     synced: asyncio.Event = field(default_factory=asyncio.Event)
     absent: bool = False
     """True while the kind is not served: its CRD is not installed, or reading it is forbidden."""
+    pace: Pace | None = None
+    """What repeats of several caches share; without it each goes by its own back-off."""
+    presence: Presence | None = None
+    """Tells when a kind that was absent is served; without it the kind itself is asked for again and again."""
     failures: int = 0
     """Tries in a row that failed; 0 while the watch runs."""
     _version: str = ""
+
+    @property
+    def version(self) -> str:
+        """The resourceVersion up to which changes were seen; "" before the first list and after a 410."""
+        return self._version
 
     def __iter__(self) -> Iterator[Object]:
         return iter(list(self.objects.values()))
@@ -113,6 +124,8 @@ class Cache:
             elif known["metadata"].get("resourceVersion") != body["metadata"].get("resourceVersion"):
                 self._take("MODIFIED", body)
         self._version = version
+        if self.failures and self.pace is not None:
+            self.pace.note_success()
         self.absent = False
         self.synced.set()
 
@@ -132,10 +145,16 @@ class Cache:
         self.absent = True
         self._version = ""
         self.synced.set()
-        await asyncio.sleep(ABSENT_DELAY * random.uniform(0.9, 1.1))
+        if self.presence is not None and isinstance(error, NotFound):
+            await self.presence.wait_served(self.resource)
+        else:
+            await asyncio.sleep(ABSENT_DELAY * random.uniform(0.9, 1.1))
 
     async def _back_off(self, error: KonvergeError, immediate: bool = False) -> None:
         delay = 0.0 if immediate else backoff_delay(self.failures)
         self.failures += 1
         log.warning("watch of %s ended, again in %.1f s: %s", self.resource.plural, delay, error)
-        await asyncio.sleep(delay)
+        if self.pace is not None:
+            await self.pace.rest(delay)
+        else:
+            await asyncio.sleep(delay)

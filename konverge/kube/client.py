@@ -42,6 +42,8 @@ REQUEST_TIMEOUT = 30.0
 BIG_BODY = 1 << 20
 PAGE = 500
 """Objects asked for at once in a list; client-go's pager uses the same."""
+JSON = "application/json"
+METADATA = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 PATCH_TYPES = {
     "merge": "application/merge-patch+json",
@@ -161,6 +163,23 @@ class KubeClient:
         timeout: float = REQUEST_TIMEOUT,
     ) -> bytes:
         """Send one request and return the body of a 2xx answer."""
+        answer, _ = await self.ask(
+            method, path, query=query, body=body, content_type=content_type, accept=accept, timeout=timeout
+        )
+        return answer
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = JSON,
+        accept: str = JSON,
+        timeout: float = REQUEST_TIMEOUT,
+    ) -> tuple[bytes, Mapping[str, str]]:
+        """Send one request and return body and headers of a 2xx answer."""
         headers = {**await self.headers(), "Accept": accept}
         if body is not None:
             headers["Content-Type"] = content_type
@@ -177,12 +196,12 @@ class KubeClient:
                 timeout=aiohttp.ClientTimeout(total=timeout),
             ) as response:
                 content = await response.read()
-                status = response.status
+                status, told = response.status, response.headers
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
         if status >= 300:
             raise map_status(status, content, f"{method} {path}")
-        return content
+        return content, told
 
     def _unreachable(self, error: Exception) -> Unavailable:
         cause = str(error) or type(error).__name__
@@ -204,14 +223,31 @@ class KubeClient:
             return None
 
     async def list_all(
-        self, resource: Resource, namespace: str | None = None, *, labels: str = "", fields: str = ""
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        metadata_only: bool = False,
     ) -> list[Object]:
-        """Read all objects of a kind, page by page; ``namespace=None`` means every namespace."""
-        items, _ = await self.list_at(resource, namespace, labels=labels, fields=fields)
+        """Read all objects of a kind, page by page; ``namespace=None`` means every namespace.
+
+        ``metadata_only`` leaves out what is heavy or secret: the server sends nothing but ``metadata``.
+        """
+        items, _ = await self.list_at(
+            resource, namespace, labels=labels, fields=fields, accept=METADATA if metadata_only else JSON
+        )
         return items
 
     async def list_at(
-        self, resource: Resource, namespace: str | None = None, *, labels: str = "", fields: str = ""
+        self,
+        resource: Resource,
+        namespace: str | None = None,
+        *,
+        labels: str = "",
+        fields: str = "",
+        accept: str = JSON,
     ) -> tuple[list[Object], str]:
         """Read all objects and the resourceVersion from which a watch continues."""
         query = {"limit": str(PAGE)}
@@ -221,7 +257,7 @@ class KubeClient:
             query["fieldSelector"] = fields
         items: list[Object] = []
         while True:
-            page = _object(await self.request("GET", resource.path(namespace), query=query))
+            page = _object(await self.request("GET", resource.path(namespace), query=query, accept=accept))
             for item in page.get("items") or ():
                 item.setdefault("apiVersion", resource.api_version)
                 item.setdefault("kind", resource.kind)

@@ -66,6 +66,7 @@ LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 CRDS = Resource(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
 )
+CERTIFICATES = Resource("cert-manager.io", "v1", "certificates", "Certificate")
 INGRESSES = Resource("networking.k8s.io", "v1", "ingresses", "Ingress")
 INGRESS_CLASSES = Resource("networking.k8s.io", "v1", "ingressclasses", "IngressClass", namespaced=False)
 
@@ -73,6 +74,7 @@ PROXY_FLEETS = _konverge("proxyfleets", "ProxyFleet")
 PROXY_INSTANCES = _konverge("proxyinstances", "ProxyInstance")
 CONFIG_REVISIONS = _konverge("configrevisions", "ConfigRevision")
 FLEET_MIGRATIONS = _konverge("fleetmigrations", "FleetMigration")
+SEALED_IDENTITIES = _konverge("sealedidentities", "SealedIdentity")
 
 SOURCES: tuple[Resource, ...] = (
     INGRESSES,

@@ -25,6 +25,7 @@ class Condition(Value):
     status: Literal["True", "False", "Unknown"]
     reason: str
     message: str = ""
+    hint: str = Field(default="", description="Page of the documentation that says what to do.")
     last_transition_time: datetime
     observed_generation: int | None = None
 
@@ -41,7 +42,12 @@ def set_condition(
     before = next((c for c in conditions if c.type == kind), None)
     since = before.last_transition_time if before and before.status == status else now
     fresh = Condition(
-        type=kind, status=status, reason=outcome.reason, message=outcome.message, last_transition_time=since
+        type=kind,
+        status=status,
+        reason=outcome.reason,
+        message=outcome.message,
+        hint=outcome.hint,
+        last_transition_time=since,
     )
     return (*(c for c in conditions if c.type != kind), fresh)
 

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from konverge.model.base import Value
 from konverge.model.condition import Condition
+from konverge.model.rules import Rule, Ruled
+
+SERVICE_NAME = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+"""A name of a Service (RFC 1035 label)."""
+LABEL_LENGTH = 63
+ZONE_NAME = "^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*$"
+"""The shape of a name of the IANA time zone database."""
+
+
+LONGEST_FLEET = 50
+"""Characters of a fleet's name: what is named after it must fit into 63."""
+
+FLEET_NAME = Rule(
+    "metadata.name",
+    f"self.metadata.name.size() <= {LONGEST_FLEET}",
+    f"the name is longer than {LONGEST_FLEET} characters and would not fit into the names of what belongs to it;"
+    " write a shorter one",
+    lambda name: len(name) <= LONGEST_FLEET,
+)
+"""The one rule that is not about the spec; ``holds`` gets the name."""
 
 
 class Analysis(Value):
@@ -24,8 +45,17 @@ class Analysis(Value):
     )
 
 
-class Rollout(Value):
+class Rollout(Ruled):
     """How a new configuration reaches the proxies: a canary first, then growing waves."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "canary",
+            "self.canary <= self.waveSize",
+            "the canary is larger than the largest wave; write a canary of at most waveSize",
+            lambda rollout: rollout.canary <= rollout.wave_size,
+        ),
+    )
 
     canary: int = Field(default=1, ge=0, description="Proxies that get a new configuration first.")
     growth: float = Field(default=4.0, ge=1, description="How many times larger each wave is than the one before.")
@@ -41,8 +71,17 @@ class Rollout(Value):
     analysis: Analysis = Analysis()
 
 
-class Issuer(Value):
+class Issuer(Ruled):
     """Where the certificates of a fleet come from."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "name",
+            "self.kind != 'cert-manager' || (has(self.name) && self.name != '')",
+            "kind cert-manager needs the name of an Issuer; write name: ISSUER, or kind: built-in",
+            lambda issuer: issuer.kind != "cert-manager" or issuer.name != "",
+        ),
+    )
 
     kind: Literal["built-in", "cert-manager", "secret"] = Field(
         default="built-in",
@@ -55,8 +94,27 @@ class Issuer(Value):
     )
 
 
-class KeyStoreSpec(Value):
+class KeyStoreSpec(Ruled):
     """Where the private keys of a fleet are kept at rest."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "keyName",
+            "self.kind != 'sealed' || (has(self.keyName) && self.keyName != '')",
+            "a sealed store needs its key encryption key; write keySource: file, environment or vault and keyName:"
+            " the file, the variable or Vault's transit key",
+            lambda store: store.kind != "sealed" or store.key_name != "",
+        ),
+        Rule(
+            "vaultAddress",
+            "self.kind != 'sealed' || self.keySource != 'vault'"
+            " || (has(self.vaultAddress) && self.vaultAddress.startsWith('https://'))",
+            "the key source vault needs an address with TLS; write vaultAddress: https://HOST:8200",
+            lambda store: (
+                store.kind != "sealed" or store.key_source != "vault" or store.vault_address.startswith("https://")
+            ),
+        ),
+    )
 
     kind: Literal["secret", "sealed"] = Field(
         default="secret", description="secret: plain Secrets; sealed: SealedIdentity objects, envelope encrypted."
@@ -68,21 +126,45 @@ class KeyStoreSpec(Value):
         default="", description="The file, the environment variable, or the name of Vault's transit key."
     )
     vault_address: str = Field(default="", description="https:// address of Vault for the key source vault.")
+    vault_mount: str = Field(default="transit", description="Where Vault's transit engine is mounted.")
+    vault_role: str = Field(
+        default="",
+        description="Vault's role for the service account; without one a token is taken from $VAULT_TOKEN.",
+    )
+    vault_auth: str = Field(default="kubernetes", description="Where Vault's Kubernetes authentication is mounted.")
 
 
-class Window(Value):
+class Window(Ruled):
     """A time in which scheduled work may start."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "timezone",
+            f"self.timezone.matches('{ZONE_NAME}')",
+            "that is no name of a time zone; write UTC or a name such as Europe/Berlin",
+            lambda window: re.fullmatch(ZONE_NAME, window.timezone) is not None,
+        ),
+    )
 
     days: tuple[Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"], ...] = Field(
         default=(), description="Days on which the window opens; every day when empty."
     )
     start: str = Field(default="00:00", pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="HH:MM at which it opens.")
     minutes: int = Field(default=1440, ge=1, le=10080, description="How long it stays open.")
-    timezone: str = Field(default="UTC", description="IANA name of the time zone of `start`.")
+    timezone: str = Field(default="UTC", max_length=64, description="IANA name of the time zone of `start`.")
 
 
-class Identity(Value):
+class Identity(Ruled):
     """The certificates of a fleet: who issues them, how long they live, how they are brought into force."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "leafHours",
+            "self.leafHours < self.authorityHours",
+            "a leaf must not outlive its authority; write leafHours below authorityHours",
+            lambda identity: identity.leaf_hours < identity.authority_hours,
+        ),
+    )
 
     leaf_hours: int = Field(default=24 * 30, ge=1, description="Lifetime of the leaves of controller and proxies.")
     authority_hours: int = Field(default=24 * 365, ge=2, description="Lifetime of the fleet's authority.")
@@ -94,24 +176,75 @@ class Identity(Value):
         description="How new files come into force: `kong reload` in each proxy, or a rolling restart.",
     )
     windows: tuple[Window, ...] = Field(
-        default=(), description="When scheduled rotation may start; any time when empty. Emergencies do not wait."
+        default=(),
+        max_length=32,
+        description="When scheduled rotation may start; any time when empty. Emergencies do not wait.",
     )
 
 
-class FleetSpec(Value):
+class Database(Value):
+    """The PostgreSQL database of proxies that Konverge deploys; only in mode db."""
+
+    host: str = Field(default="", max_length=253, description="Host of the server; a Service's name will do.")
+    port: int = Field(default=5432, ge=1, le=65535, description="Port of the server.")
+    name: str = Field(default="kong", max_length=63, description="Name of the database.")
+    user: str = Field(default="kong", max_length=63, description="User that the proxies connect as.")
+    password_secret: str = Field(
+        default="", max_length=253, description="Secret in the fleet's namespace whose key `password` is the user's."
+    )
+    tls: bool = Field(default=False, description="Connect over TLS and verify the server's certificate.")
+
+
+class FleetSpec(Ruled):
     """The desired fleet."""
 
-    ingress_class: str = Field(default="kong", description="The ingress class whose objects are rendered.")
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "proxyService",
+            f"self.proxyService.matches('{SERVICE_NAME}')",
+            "that is no name of a Service; write the name of the Service that carries the traffic, without namespace"
+            " and domain: lower-case letters, digits and dashes",
+            lambda spec: re.fullmatch(SERVICE_NAME, spec.proxy_service) is not None,
+        ),
+        Rule(
+            "ingressClass",
+            "self.ingressClass != ''",
+            "an empty ingress class would render nothing; write the name of an IngressClass, such as kong",
+            lambda spec: spec.ingress_class != "",
+        ),
+        Rule(
+            "image",
+            "self.image.matches('^[^ ]+$')",
+            "that is no image; write REPOSITORY:TAG or REPOSITORY@DIGEST, such as kong:3.9",
+            lambda spec: re.fullmatch("[^ ]+", spec.image) is not None,
+        ),
+    )
+    TRANSITIONS: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "mode",
+            "self.mode == oldSelf.mode",
+            "the mode of a living fleet cannot change: its proxies keep their configuration elsewhere; make a second"
+            " ProxyFleet with the other mode and move the traffic",
+            lambda pair: pair[0].mode == pair[1].mode,
+        ),
+    )
+
+    ingress_class: str = Field(
+        default="kong", max_length=253, description="The ingress class whose objects are rendered."
+    )
     features: dict[str, bool] = Field(default_factory=dict, description="KIC's feature gates by name.")
     replicas: int = Field(default=3, ge=0, description="Proxies that Konverge deploys.")
-    image: str = Field(default="kong:3.9", description="Image of the proxies.")
+    image: str = Field(default="kong:3.9", max_length=512, description="Image of the proxies.")
     router_flavor: Literal["traditional", "traditional_compatible", "expressions"] = "traditional"
     mode: Literal["dbless", "db"] = Field(
         default="dbless",
         description="dbless: every proxy gets the whole configuration; db: the proxies share a database, which gets"
         " the difference.",
     )
-    proxy_service: str = Field(description="The Service that carries the traffic of the fleet.")
+    database: Database = Database()
+    proxy_service: str = Field(
+        max_length=LABEL_LENGTH, description="The Service that carries the traffic of the fleet."
+    )
     rollout: Rollout = Rollout()
     identity: Identity = Identity()
     history_limit: int = Field(
@@ -150,6 +283,8 @@ class FleetStatus(Value):
     counts: Counts = Counts()
     last_sync: datetime | None = None
     last_run: str = Field(default="", description="URL of the last flow run.")
+    reason: str = Field(default="", description="Reason of the condition Ready, for the columns.")
+    message: str = Field(default="", description="Message of the condition Ready.")
     conditions: tuple[Condition, ...] = ()
 
 
@@ -191,6 +326,16 @@ class Fleet(Value):
     def authority_secret(self) -> str:
         """The Secret with the fleet's authority."""
         return f"{self.name}-authority"
+
+    @property
+    def issued_controller_secret(self) -> str:
+        """The Secret in which an issuer that is not ours leaves the controller's certificate."""
+        return f"{self.name}-controller-issued"
+
+    @property
+    def issued_proxy_secret(self) -> str:
+        """The Secret in which an issuer that is not ours leaves the proxies' certificate."""
+        return f"{self.name}-gateway-issued"
 
     @property
     def labels(self) -> dict[str, str]:

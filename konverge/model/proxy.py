@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from konverge.model.base import Value
-from konverge.model.condition import Condition, Outcome
+from konverge.model.condition import Condition, ObjectRef, Outcome
 
 ADMIN_PORT = 8444
 STATUS_PORT = 8100
@@ -50,6 +50,7 @@ class Mtls(Value):
     subject: str = ""
     issuer: str = ""
     serial: str = ""
+    starts: datetime | None = None
     expires: datetime | None = None
     protocol: str = ""
     verified_at: datetime | None = None
@@ -75,8 +76,16 @@ class ProxyStatus(Value):
     attempts: int = 0
     reason: str = ""
     message: str = ""
+    hint: str = ""
     mtls: Mtls = Mtls()
     conditions: tuple[Condition, ...] = ()
+
+
+class Blame(Value):
+    """A Kubernetes object that a proxy names as the cause of its refusal, and what it says about it."""
+
+    object: ObjectRef
+    message: str = ""
 
 
 class ProxyOutcome(Value):
@@ -94,3 +103,5 @@ class ProxyOutcome(Value):
     retryable: bool = False
     """Whether the same call may work later: the proxy was out of reach, busy or about to exit."""
     mtls: Mtls | None = None
+    blamed: tuple[Blame, ...] = ()
+    """The objects behind a refusal, where Kong named them."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from konverge.kong.database.calling import Caller
 from konverge.kong.outcomes import PushOutcome
+from konverge.model.counters import Counters
 from konverge.model.proxy import Mtls, Proxy
 
 
@@ -44,6 +46,12 @@ class Gateway(Protocol):
 
     async def probe(self, marker: str, attempts: int) -> DataPath:
         """Ask the data path for the marker on fresh connections."""
+
+    async def counters(self) -> Counters | None:
+        """Return the counters of the traffic since the proxy started; None where it does not export them."""
+
+    def database(self) -> Caller:
+        """Return the way to the entities of a proxy that has a database; nothing is sent yet."""
 
 
 class Gateways(Protocol):

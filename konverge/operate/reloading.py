@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from konverge.decide.objects import IDENTITY_PATH
@@ -17,6 +17,8 @@ from konverge.errors import KonvergeError, VerificationFailed
 from konverge.kube import streaming
 from konverge.kube.client import KubeClient
 from konverge.model.proxy import Proxy
+from konverge.model.rotation import ProxyWork
+from konverge.operate.proving import Proof, Seen
 from konverge.pki.files import CERTIFICATE_FILE, PROXY_BUNDLE_FILE, IdentityFiles
 
 PROXY_CONTAINER = "proxy"
@@ -24,29 +26,46 @@ PROJECTION_SECONDS = 180.0
 """The kubelet projects a changed Secret within its sync period and cache delay, 60 to 90 s by default."""
 FORCE_SECONDS = 6.0
 """A reload is in force at most 2.1 s after it returned; three times that and it is repeated."""
+ABSENT_TRIES = 3
+ABSENT_PAUSE = 1.0
+"""Seconds between two tries: a proxy that none of them meets is out of reach and owes its proof."""
 PAUSE = 0.25
+SHARE = 20
+"""One in so many proxies is reloaded at the same time; the answers of a reload are 0.7 s late at worst."""
 
-Proof = Callable[[Proxy], Awaitable[str]]
-"""Makes a handshake; returns "" where the new files are in force, else what was seen instead."""
+Progress = Callable[[ProxyWork], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Reload:
-    """How often a proxy was reloaded until the proof held."""
+class Distribution:
+    """What is brought into force on proxies: the stored files, and the proof that they are.
 
-    proxy: str
-    reloads: int
+    ``stragglers``: a proxy that answers but does not take the files is reported as owing instead of raised; an
+    emergency goes on without it.
+    """
+
+    kube: KubeClient
+    files: IdentityFiles
+    proof: Proof
+    batch: int = 0
+    """Proxies at the same time; 0 means one in twenty, and at least one."""
+    stragglers: bool = False
+    on_progress: Progress | None = None
 
 
-async def distribute(
-    kube: KubeClient, proxies: Sequence[Proxy], files: IdentityFiles, proof: Proof, *, batch: int = 1
-) -> list[Reload]:
-    """Bring files into force proxy by proxy, ``batch`` at a time; VerificationFailed names the rest."""
-    slots = asyncio.Semaphore(batch)
+async def distribute(proxies: Sequence[Proxy], what: Distribution) -> list[ProxyWork]:
+    """Bring files into force proxy by proxy; one that is out of reach owes its proof and holds nobody up.
 
-    async def follow(proxy: Proxy) -> Reload:
+    VerificationFailed names those that answer and do not take the files; all others have been worked on.
+    """
+    slots = asyncio.Semaphore(what.batch or max(1, len(proxies) // SHARE))
+
+    async def follow(proxy: Proxy) -> ProxyWork:
         async with slots:
-            return await _bring_into_force(kube, proxy, files, proof)
+            work = await _work_on(proxy, what)
+            if what.on_progress is not None:
+                what.on_progress(work)
+            return work
 
     results = await asyncio.gather(*(follow(proxy) for proxy in proxies), return_exceptions=True)
     failures = [result for result in results if isinstance(result, KonvergeError)]
@@ -59,22 +78,54 @@ async def distribute(
             reason="NotInForce",
             hint="reference/errors.md#not-in-force",
         )
-    return [result for result in results if isinstance(result, Reload)]
+    return [result for result in results if isinstance(result, ProxyWork)]
 
 
-async def _bring_into_force(kube: KubeClient, proxy: Proxy, files: IdentityFiles, proof: Proof) -> Reload:
-    deadline = time.monotonic() + PROJECTION_SECONDS
-    reloads, seen = 0, await proof(proxy)
-    while seen:
-        await _await_projection(kube, proxy, files, deadline)
-        await reload_proxy(kube, proxy)
+async def _work_on(proxy: Proxy, what: Distribution) -> ProxyWork:
+    started = time.monotonic()
+    seen, reloads = await find_out(what.proof, proxy), 0
+    try:
+        if not seen.holds and seen.reachable:
+            seen, reloads = await _bring_into_force(proxy, what)
+    except KonvergeError as error:
+        seen = await find_out(what.proof, proxy)
+        if seen.reachable and not seen.holds:
+            if not what.stragglers:
+                raise
+            seen = Seen(error.message)
+    return ProxyWork(
+        proxy=proxy.name,
+        reloads=reloads,
+        seconds=round(time.monotonic() - started, 2),
+        owes=not seen.holds,
+        seen=seen.fault,
+    )
+
+
+async def find_out(proof: Proof, proxy: Proxy) -> Seen:
+    """Make a proof; a proxy that does not answer is asked again before it counts as out of reach."""
+    seen = await proof(proxy)
+    for _ in range(ABSENT_TRIES - 1):
+        if seen.holds or seen.reachable:
+            break
+        await asyncio.sleep(ABSENT_PAUSE)
+        seen = await proof(proxy)
+    return seen
+
+
+async def _bring_into_force(proxy: Proxy, what: Distribution) -> tuple[Seen, int]:
+    deadline, reloads = time.monotonic() + PROJECTION_SECONDS, 0
+    while True:
+        await _await_projection(what.kube, proxy, what.files, deadline)
+        await reload_proxy(what.kube, proxy)
         reloads += 1
-        seen = await _await_proof(proof, proxy)
-        if seen and time.monotonic() > deadline:
+        seen = await _await_proof(what.proof, proxy)
+        if seen.holds or not seen.reachable:
+            return seen, reloads
+        if time.monotonic() > deadline:
             raise VerificationFailed(
-                f"proxy {proxy.name}: after {reloads} reloads still: {seen}", reason="NotInForce"
+                f"proxy {proxy.name}: after {reloads} reloads still: {seen.fault}", reason="NotInForce"
             )
-    return Reload(proxy.name, reloads)
 
 
 async def reload_proxy(kube: KubeClient, proxy: Proxy) -> None:
@@ -110,14 +161,14 @@ async def _read_file(kube: KubeClient, proxy: Proxy, name: str) -> bytes:
     return (await streaming.exec(kube, proxy.name, proxy.namespace, PROXY_CONTAINER, command)).stdout
 
 
-async def _await_proof(proof: Proof, proxy: Proxy) -> str:
+async def _await_proof(proof: Proof, proxy: Proxy) -> Seen:
     """Repeat the proof until it holds on two handshakes in a row, or the time of one reload is over."""
     deadline = time.monotonic() + FORCE_SECONDS
-    held, seen = 0, "nothing yet"
+    held, seen = 0, Seen("nothing yet")
     while held < 2:
         seen = await proof(proxy)
-        held = 0 if seen else held + 1
-        if seen and time.monotonic() > deadline:
+        held = held + 1 if seen.holds else 0
+        if not seen.holds and time.monotonic() > deadline:
             return seen
         await asyncio.sleep(PAUSE)
-    return ""
+    return seen

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
 
-import orjson
-
 from konverge.errors import Forbidden, NotFound
 from konverge.kong.marker import add_marker, find_shadows
 from konverge.kube.client import KubeClient
@@ -63,22 +61,23 @@ def compile_revision(fleet: Fleet, sources: Iterable[Object], clock: Clock = utc
     path is probed with it.
     """
     rendered = render(sources, translation_settings(fleet, clock))
-    marked = add_marker(
-        rendered.document,
-        fleet=fleet.name,
-        revision=rendered.hash,
-        token=probe_token(fleet),
-        flavor=fleet.spec.router_flavor,
+    return finish_revision(fleet, rendered), rendered
+
+
+def finish_revision(fleet: Fleet, rendered: Rendered) -> Revision:
+    """Add the marker to what was rendered and return the draft; what is serialised already is not touched again."""
+    marker = add_marker(
+        {}, fleet=fleet.name, revision=rendered.hash, token=probe_token(fleet), flavor=fleet.spec.router_flavor
     )
-    content = orjson.dumps(marked, option=orjson.OPT_SORT_KEYS)
+    marked = rendered
+    for route in marker["routes"]:
+        marked = marked.add_entity("routes", route)
     services = rendered.document.get("services", [])
-    routes = sum(len(service.get("routes", ())) for service in services)
-    draft = Revision(
+    return Revision(
         number=0,
-        content=content,
+        content=marked.content,
         marker="" if find_shadows(rendered.document) else rendered.hash,
-        routes=routes,
+        routes=sum(len(service.get("routes", ())) for service in services),
         services=len(services),
         problems=len(rendered.problems),
     )
-    return draft, rendered

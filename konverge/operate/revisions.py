@@ -2,7 +2,7 @@
 
 The bytes lie in Secrets because a configuration holds credentials and private keys. An object must stay under
 about 1 MiB, so they are compressed and cut; the Secrets are written before the ConfigRevision, which makes a
-half-written revision invisible.
+half-written revision invisible. What became of a revision is in its status.
 """
 
 from __future__ import annotations
@@ -10,27 +10,117 @@ from __future__ import annotations
 import asyncio
 import base64
 import gzip
+import logging
 import zlib
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from konverge.errors import Conflict, NotFound, VerificationFailed
+import orjson
+from pydantic import ValidationError
+
+from konverge.errors import Conflict, KonvergeError, NotFound, VerificationFailed
+from konverge.kong.declarative import describe_change
 from konverge.kube.client import KubeClient
-from konverge.kube.resources import CONFIG_REVISIONS, SECRETS, Object
+from konverge.kube.resources import CONFIG_REVISIONS, PROXY_FLEETS, SECRETS, Object
 from konverge.model.fleet import Fleet
-from konverge.model.revision import Revision, RevisionSpec, revision_name
+from konverge.model.revision import (
+    Revision,
+    RevisionOutcome,
+    RevisionRecord,
+    RevisionSpec,
+    RevisionStatus,
+    revision_name,
+)
 from konverge.operate.clock import Clock, utc_now
+
+log = logging.getLogger(__name__)
 
 CHUNK = 700_000
 """Bytes per Secret before base64; etcd's default limit for an object is 1.5 MiB, the API server's for data 1 MiB."""
-HISTORY_LIMIT = 10
-"""Revisions that are kept; the current and the last good one always are."""
+CHUNK_TYPE = "konverge.dev/revision"
+"""Type of the Secrets that hold the bytes."""
+MESSAGE_LIMIT = 1024
+"""Characters of a reason or message that are stored."""
+
+
+async def record_verdict(
+    kube: KubeClient,
+    fleet: Fleet,
+    number: int,
+    outcome: RevisionOutcome,
+    reason: str = "",
+    message: str = "",
+    *,
+    clock: Clock = utc_now,
+) -> RevisionStatus | None:
+    """Write what became of a revision on the proxies; nothing is written where it is known already.
+
+    A revision that is Good or Harmful is not made Superseded or Pending: replacing it says nothing about it. Good
+    marks older ones that nobody judged as Superseded. Returns None where the revision is gone.
+    """
+    status = await _write_verdict(kube, fleet, number, outcome, reason, message, clock)
+    if status is not None and outcome is RevisionOutcome.GOOD:
+        for record in await list_records(kube, fleet):
+            if record.number < number and record.status.outcome is RevisionOutcome.PENDING:
+                text = f"revision {number} took its place"
+                superseded = RevisionOutcome.SUPERSEDED
+                await _write_verdict(kube, fleet, record.number, superseded, "Superseded", text, clock)
+    return status
+
+
+_JUDGED = (RevisionOutcome.GOOD, RevisionOutcome.HARMFUL)
+
+
+async def _write_verdict(
+    kube: KubeClient,
+    fleet: Fleet,
+    number: int,
+    outcome: RevisionOutcome,
+    reason: str,
+    message: str,
+    clock: Clock,
+) -> RevisionStatus | None:
+    name = revision_name(fleet.name, number)
+    while True:
+        body = await kube.find(CONFIG_REVISIONS, name, fleet.namespace)
+        if body is None:
+            return None
+        before = RevisionStatus.model_validate(body.get("status") or {})
+        if before.outcome in _JUDGED and outcome not in _JUDGED:
+            return before
+        fresh = {"outcome": outcome, "reason": reason, "message": message[:MESSAGE_LIMIT]}
+        if body.get("status") and all(getattr(before, field) == value for field, value in fresh.items()):
+            return before
+        now = clock()
+        since = before.since if before.outcome is outcome and before.since else now
+        good = now if outcome is RevisionOutcome.GOOD else before.last_good
+        status = RevisionStatus.model_validate({**fresh, "since": since, "last_good": good})
+        try:
+            await kube.replace(CONFIG_REVISIONS, {**body, "status": status.to_json()}, "status")
+            return status
+        except Conflict:
+            continue
+        except NotFound:
+            return None
+
+
+async def list_records(kube: KubeClient, fleet: Fleet) -> list[RevisionRecord]:
+    """Read the revisions of a fleet with what became of them, newest first; one that cannot be read is left out."""
+    items = await kube.list_all(CONFIG_REVISIONS, fleet.namespace, labels=f"konverge.dev/fleet={fleet.name}")
+    records = []
+    for item in items:
+        try:
+            records.append(
+                RevisionRecord.model_validate({"spec": item.get("spec"), "status": item.get("status") or {}})
+            )
+        except ValidationError:
+            log.warning("ConfigRevision %s/%s cannot be read", fleet.namespace, item["metadata"]["name"])
+    return sorted(records, key=lambda record: record.number, reverse=True)
 
 
 async def list_revisions(kube: KubeClient, fleet: Fleet) -> list[RevisionSpec]:
     """Read the revisions of a fleet, newest first."""
-    items = await kube.list_all(CONFIG_REVISIONS, fleet.namespace, labels=f"konverge.dev/fleet={fleet.name}")
-    specs = [RevisionSpec.model_validate(item["spec"]) for item in items]
-    return sorted(specs, key=lambda spec: spec.number, reverse=True)
+    return [record.spec for record in await list_records(kube, fleet)]
 
 
 async def load_revision(kube: KubeClient, fleet: Fleet, number: int) -> Revision:
@@ -45,7 +135,10 @@ async def load_revision(kube: KubeClient, fleet: Fleet, number: int) -> Revision
             reason="RevisionNotFound",
             hint="reference/errors.md#revision-not-found",
         ) from None
-    spec = RevisionSpec.model_validate(body["spec"])
+    try:
+        spec = RevisionSpec.model_validate(body.get("spec"))
+    except ValidationError:
+        raise _damaged(fleet, name, "its spec cannot be read") from None
     revision = Revision(
         number=number,
         content=await _read_chunks(kube, fleet, spec),
@@ -54,55 +147,100 @@ async def load_revision(kube: KubeClient, fleet: Fleet, number: int) -> Revision
         services=spec.services,
     )
     if revision.hash != spec.hash:
-        raise _damaged(fleet, spec, f"its bytes have hash {revision.hash}, recorded is {spec.hash}")
+        raise _damaged(fleet, name, f"its bytes have hash {revision.hash}, recorded is {spec.hash}")
     return revision
 
 
 async def store_revision(
-    kube: KubeClient, fleet: Fleet, draft: Revision, *, author: str = "", clock: Clock = utc_now
+    kube: KubeClient,
+    fleet: Fleet,
+    draft: Revision,
+    *,
+    author: str = "",
+    reason: str = "",
+    sources: Mapping[str, str] | None = None,
+    previous: Revision | None = None,
+    clock: Clock = utc_now,
 ) -> Revision:
     """Store a configuration under the next number; the newest revision is returned where it is the same.
 
+    ``author`` is who made it, ``reason`` why: left empty, it names the objects that changed since the newest
+    revision, whose bytes are read unless ``previous`` has them. ``sources`` are the newest resourceVersions by kind.
     Of two writers one gets the number; the other looks again, so that equal bytes never get two numbers in a row.
     """
     taken = 0
     while True:
-        known = await list_revisions(kube, fleet)
-        if known and known[0].hash == draft.hash:
-            return _numbered(draft, known[0].number)
-        revision = _numbered(draft, max(taken, known[0].number if known else 0) + 1)
+        known = await list_records(kube, fleet)
+        newest = known[0].spec if known else None
+        if newest and newest.hash == draft.hash:
+            return _numbered(draft, newest.number)
+        revision = _numbered(draft, max(taken, newest.number if newest else 0) + 1)
+        why = reason or await _explain(kube, fleet, newest, previous, draft)
+        spec = _describe(fleet, revision, author, why, sources or {}, clock)
         try:
-            spec = await _write_revision(kube, fleet, revision, author, clock)
+            spec = await _write_revision(kube, fleet, revision, spec)
         except Conflict as conflict:
             if conflict.reason != "AlreadyExists":
                 raise
             taken = revision.number
             continue
-        await _prune(kube, fleet, [spec, *known])
+        await _prune(kube, fleet, [RevisionRecord(spec=spec), *known])
         return revision
+
+
+def read_versions(sources: Iterable[Object]) -> dict[str, str]:
+    """Return the newest resourceVersion of each kind among objects; versions are numbers (KEP-5504)."""
+    newest: dict[str, str] = {}
+    for body in sources:
+        kind, version = str(body.get("kind", "")), str(body["metadata"].get("resourceVersion", ""))
+        if version.isdigit() and int(version) > int(newest.get(kind, "-1")):
+            newest[kind] = version
+    return newest
+
+
+async def _explain(
+    kube: KubeClient, fleet: Fleet, newest: RevisionSpec | None, previous: Revision | None, draft: Revision
+) -> str:
+    """Say what changed since the newest revision; "" where that cannot be told, which never holds up a change."""
+    try:
+        if newest is not None and (previous is None or previous.hash != newest.hash):
+            previous = await load_revision(kube, fleet, newest.number)
+        before = previous.content if newest is not None and previous is not None else None
+        return await asyncio.to_thread(_compare, before, draft.content)
+    except (KonvergeError, orjson.JSONDecodeError, TypeError, AttributeError):
+        return ""
+
+
+def _compare(before: bytes | None, after: bytes) -> str:
+    return describe_change(None if before is None else orjson.loads(before), orjson.loads(after))
 
 
 def _numbered(draft: Revision, number: int) -> Revision:
     return replace(draft, number=number)
 
 
-async def _write_revision(
-    kube: KubeClient, fleet: Fleet, revision: Revision, author: str, clock: Clock
+def _describe(
+    fleet: Fleet, revision: Revision, author: str, reason: str, sources: Mapping[str, str], clock: Clock
 ) -> RevisionSpec:
-    packed = gzip.compress(revision.content, compresslevel=6, mtime=0)
-    chunks = [packed[start : start + CHUNK] for start in range(0, len(packed), CHUNK)]
-    spec = RevisionSpec(
+    return RevisionSpec(
         fleet=fleet.name,
         number=revision.number,
         hash=revision.hash,
         marker=revision.marker,
         size=len(revision.content),
-        chunks=len(chunks),
         routes=revision.routes,
         services=revision.services,
         author=author,
+        reason=reason[:MESSAGE_LIMIT],
+        sources=dict(sources),
         created=clock(),
     )
+
+
+async def _write_revision(kube: KubeClient, fleet: Fleet, revision: Revision, spec: RevisionSpec) -> RevisionSpec:
+    packed = await asyncio.to_thread(gzip.compress, revision.content, 6, mtime=0)
+    chunks = [packed[start : start + CHUNK] for start in range(0, len(packed), CHUNK)]
+    spec = spec.model_copy(update={"chunks": len(chunks)})
     await asyncio.gather(*(_write_chunk(kube, fleet, spec, i, data) for i, data in enumerate(chunks)))
     name = revision_name(fleet.name, revision.number)
     created = await kube.create(CONFIG_REVISIONS, _envelope(fleet, name, spec))
@@ -144,7 +282,7 @@ async def _write_chunk(kube: KubeClient, fleet: Fleet, spec: RevisionSpec, index
     body = {
         "apiVersion": "v1",
         "kind": "Secret",
-        "type": "konverge.dev/revision",
+        "type": CHUNK_TYPE,
         "metadata": {
             "name": _chunk_name(spec, index),
             "namespace": fleet.namespace,
@@ -166,28 +304,51 @@ async def _read_chunks(kube: KubeClient, fleet: Fleet, spec: RevisionSpec) -> by
         return gzip.decompress(b"".join(base64.b64decode(secret["data"]["content"]) for secret in secrets))
     except (NotFound, KeyError, ValueError, OSError, EOFError, zlib.error) as error:
         cause = error.message if isinstance(error, NotFound) else f"{type(error).__name__} in Secret {names[0]}"
-        raise _damaged(fleet, spec, f"its bytes cannot be read: {cause}") from error
+        raise _damaged(fleet, revision_name(fleet.name, spec.number), f"its bytes cannot be read: {cause}") from error
 
 
-def _damaged(fleet: Fleet, spec: RevisionSpec, what: str) -> VerificationFailed:
+def _damaged(fleet: Fleet, name: str, what: str) -> VerificationFailed:
     return VerificationFailed(
-        f"ConfigRevision {fleet.namespace}/{revision_name(fleet.name, spec.number)}: {what}",
+        f"ConfigRevision {fleet.namespace}/{name}: {what}",
         reason="RevisionDamaged",
         hint="reference/errors.md#revision-damaged",
     )
 
 
-async def _prune(kube: KubeClient, fleet: Fleet, known: list[RevisionSpec]) -> None:
+async def _prune(kube: KubeClient, fleet: Fleet, known: list[RevisionRecord]) -> None:
     """Delete old revisions, and the bytes that belong to none: what a killed or beaten writer left behind."""
-    status = fleet.status
-    kept = {known[0].number, status.current_revision, status.last_good_revision}
-    old = [spec for spec in known[HISTORY_LIMIT:] if spec.number not in kept]
-    for spec in old:
-        await kube.delete(CONFIG_REVISIONS, revision_name(fleet.name, spec.number), fleet.namespace)
-    wanted = {_chunk_name(spec, i) for spec in known if spec not in old for i in range(spec.chunks)}
+    old: list[RevisionRecord] = []
+    if len(known) > fleet.spec.history_limit:
+        kept = await _find_kept(kube, fleet, known)
+        old = [record for record in known[fleet.spec.history_limit :] if record.number not in kept]
+    for record in old:
+        await kube.delete(CONFIG_REVISIONS, revision_name(fleet.name, record.number), fleet.namespace)
+    wanted = {_chunk_name(r.spec, i) for r in known if r not in old for i in range(r.spec.chunks)}
     labels = f"konverge.dev/fleet={fleet.name},konverge.dev/revision"
-    for secret in await kube.list_all(SECRETS, fleet.namespace, labels=labels):
+    secrets = await kube.list_all(
+        SECRETS, fleet.namespace, labels=labels, fields=f"type={CHUNK_TYPE}", metadata_only=True
+    )
+    for secret in secrets:
         metadata = secret["metadata"]
         # A higher number is another writer at work: its ConfigRevision is about to come.
         if metadata["name"] not in wanted and int(metadata["labels"]["konverge.dev/revision"]) <= known[0].number:
             await kube.delete(SECRETS, metadata["name"], fleet.namespace)
+
+
+async def _find_kept(kube: KubeClient, fleet: Fleet, known: list[RevisionRecord]) -> set[int]:
+    """Return the revisions that stay whatever their age: in force, good, pinned; as given and as it is by now.
+
+    The caller may have read the fleet before somebody pinned a revision.
+    """
+    body = await kube.find(PROXY_FLEETS, fleet.name, fleet.namespace) or {}
+    status, spec = body.get("status") or {}, body.get("spec") or {}
+    good = (record.number for record in known if record.status.outcome is RevisionOutcome.GOOD)
+    return {
+        fleet.status.current_revision,
+        fleet.status.last_good_revision,
+        fleet.spec.pinned_revision,
+        int(status.get("currentRevision") or 0),
+        int(status.get("lastGoodRevision") or 0),
+        int(spec.get("pinnedRevision") or 0),
+        next(good, 0),
+    }

@@ -1,24 +1,29 @@
 """Rotates the certificates of a fleet without a failed call: trust both, reissue, switch, retire.
 
 Each step stores what it needs, brings it into force on every proxy, and proves it by handshakes before the next
-begins. Invariant: at every moment every proxy trusts the certificate that the controller shows, and the controller
-trusts the certificate that every proxy shows.
+begins; :func:`konverge.decide.rotating.find_blockers` says what forbids one. Invariant: at every moment every proxy
+trusts the certificate that the controller shows, and the controller trusts the certificate that every proxy shows.
+In an emergency that holds for the proxies that can be reached; the others are taken out of traffic.
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from konverge.decide.rotating import StoredIdentities
+from konverge.decide.rotating import Blocker, StoredIdentities, find_blockers
 from konverge.errors import VerificationFailed
 from konverge.kube.client import KubeClient
 from konverge.model.fleet import Fleet
 from konverge.model.proxy import Proxy
-from konverge.model.rotation import CertificateView, RotationStep
+from konverge.model.rotation import ProxyIdentity, ProxyWork, RotationStep, StepReport
+from konverge.operate.attesting import quarantine
 from konverge.operate.clock import Clock, utc_now
 from konverge.operate.discovering import discover_proxies
+from konverge.operate.gathering import gather_all
 from konverge.operate.identities import (
     Authorities,
     FleetKeys,
@@ -30,13 +35,18 @@ from konverge.operate.identities import (
     open_store,
     with_bundle,
 )
-from konverge.operate.reloading import Proof, distribute
-from konverge.pki.authority import Authority, request_controller
+from konverge.operate.observing import Observer, issue_probe
+from konverge.operate.proving import Proof, Seen, Sessions, prove_all, prove_entry, prove_refusal, prove_serial
+from konverge.operate.reloading import Distribution, Progress, distribute, find_out
+from konverge.operate.restarting import restart_proxies
+from konverge.pki.authority import Authority
 from konverge.pki.bundle import TrustBundle, build_bundle
-from konverge.pki.contexts import build_client_context
 from konverge.pki.files import IdentityFiles
-from konverge.pki.handshake import HandshakeReason, prove
 from konverge.pki.inspecting import CLOCK_SKEW, Certificate, find_renewal
+
+SETTLE_SECONDS = 2.0
+"""After a new certificate of the controller is stored: it reaches the controller by a watch, and must be in its hands
+before the old one is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,9 @@ class Rotation:
     clock: Clock = utc_now
     since: datetime | None = None
     """Leaves issued before this moment are issued anew; None renews only what is due."""
+    emergency: bool = False
+    """Nobody who is out of reach is waited for."""
+    on_progress: Progress | None = field(default=None, repr=False)
 
     async def keys(self) -> FleetKeys:
         """Read the stored identities as they are now."""
@@ -57,128 +70,173 @@ class Rotation:
         """Find the proxies as they are now."""
         return await discover_proxies(self.kube, self.fleet)
 
-
-def observe(keys: FleetKeys, clock: Clock = utc_now) -> StoredIdentities:
-    """Return what the stored identities say, for the decision which step comes next."""
-    now, authorities = clock(), keys.authorities
-    names = {
-        authority.certificate.subject: authority.certificate.fingerprint
-        for authority in (authorities.current, authorities.successor)
-        if authority is not None
-    }
-    leaves = (keys.controller.files.identity.certificate, keys.proxies.files.identity.certificate)
-    return StoredIdentities(
-        current=authorities.current.certificate.fingerprint,
-        successor=authorities.successor.certificate.fingerprint if authorities.successor else None,
-        controller_bundle=keys.controller.files.bundle.fingerprints,
-        proxy_bundle=keys.proxies.files.bundle.fingerprints,
-        controller_issuer=names.get(leaves[0].issuer, ""),
-        proxy_issuer=names.get(leaves[1].issuer, ""),
-        authority_due=now >= find_renewal(authorities.current.certificate),
-        leaf_due=any(now >= find_renewal(leaf) for leaf in leaves),
-    )
+    async def observe(self, keys: FleetKeys) -> tuple[StoredIdentities, list[ProxyIdentity]]:
+        """Look at what is stored and at every proxy."""
+        observer = Observer.of(keys, self.clock)
+        return observer.stored, await observer.look(await self.proxies())
 
 
-async def prepare(rotation: Rotation) -> str:
+async def prepare(rotation: Rotation) -> StepReport:
     """Make a successor of the authority and store it beside the one in force."""
-    keys = await rotation.keys()
+    keys, now = await rotation.keys(), rotation.clock()
     if keys.authorities.successor is not None:
-        return "a successor exists"
-    successor = create_authority(rotation.fleet, rotation.clock())
-    both = Authorities(keys.authorities.current, successor, keys.authorities.version)
-    await _store_authorities(rotation, both)
-    return f"{successor.certificate.subject} is stored"
+        return StepReport(step=RotationStep.PREPARE, message="a successor exists")
+    successor = create_authority(rotation.fleet, now)
+    await _store_authorities(rotation, Authorities(keys.authorities.current, successor, keys.authorities.version))
+    return StepReport(step=RotationStep.PREPARE, message=f"{successor.certificate.subject} is stored")
 
 
-async def trust_both(rotation: Rotation) -> str:
+async def trust_both(rotation: Rotation) -> StepReport:
     """Let proxies and controller trust both authorities; proven with a throw-away certificate of the new one."""
-    keys, now = await rotation.keys(), rotation.clock()
+    keys = await rotation.keys()
     successor = _require_successor(keys)
-    both = build_bundle((*keys.authorities.current.identity.chain[:1], *successor.identity.chain[:1]), now)
-    await _store_bundles(rotation, keys, both)
-    proof = _proof_of_access(rotation, successor, both, accepted=True)
-    await _distribute(rotation, proof)
-    return f"{len(await rotation.proxies())} proxies let certificates of both authorities in"
+    both = await _store_both(rotation, keys, successor)
+    works = await bring_into_force(rotation, prove_entry(issue_probe(successor, both, rotation.clock)))
+    return _report(RotationStep.TRUST_BOTH, works, "proxies let certificates of both authorities in")
 
 
-async def reissue(rotation: Rotation) -> str:
+async def reissue(rotation: Rotation) -> StepReport:
     """Give the proxies a new certificate of the issuer in force; proven by the serial that each shows."""
-    keys, now = await rotation.keys(), rotation.clock()
-    files = keys.proxies.files
-    if not _is_current(rotation, files.identity.certificate, keys.authorities.issuer):
-        files = issue_proxies(rotation.fleet, keys.authorities.issuer, files.bundle, now)
-        store = open_store(rotation.kube, rotation.fleet)
-        await store.store(rotation.fleet.proxy_secret, files.data, version=keys.proxies.version)
-    serial = files.identity.certificate.serial
-    await _distribute(rotation, _proof_of_serial(keys.controller.files, serial))
-    return f"{len(await rotation.proxies())} proxies show serial {serial}"
+    await _refuse_early(rotation, RotationStep.REISSUE)
+    return await _renew_proxies(rotation, RotationStep.REISSUE)
 
 
-async def switch(rotation: Rotation) -> str:
-    """Give the controller a new certificate after every proxy has let a certificate of its issuer in."""
-    keys, now = await rotation.keys(), rotation.clock()
+async def replace(rotation: Rotation) -> StepReport:
+    """Trust both and reissue with one reload; the controller trusts both before the first proxy changes."""
+    keys = await rotation.keys()
+    await _store_both(rotation, keys, _require_successor(keys), proxies=False)
+    report = await _renew_proxies(rotation, RotationStep.REPLACE)
+    if rotation.emergency:
+        await quarantine(rotation.kube, rotation.fleet, await rotation.proxies(), report, rotation.clock)
+    return report
+
+
+async def switch(rotation: Rotation) -> StepReport:
+    """Give the controller a new certificate after every proxy has let a certificate of its issuer in.
+
+    While a proxy that does not know the new authority is out of reach, the controller keeps to the old one.
+    """
+    blockers = await _refuse_early(rotation, RotationStep.SWITCH)
+    keys = await rotation.keys()
     files = keys.controller.files
-    if not _is_current(rotation, files.identity.certificate, keys.authorities.issuer):
-        files = issue_controller(rotation.fleet, keys.authorities.issuer, files.bundle, now)
-    await _require_proof(await rotation.proxies(), _proof_of_entry(files))
-    store = open_store(rotation.kube, rotation.fleet)
-    await store.store(rotation.fleet.controller_secret, files.data, version=keys.controller.version)
-    return f"the controller shows serial {files.identity.certificate.serial}"
+    if files.identity.certificate.issuer == keys.authorities.issuer.certificate.subject:
+        blockers = ()
+    issuer = keys.authorities.current if blockers else keys.authorities.issuer
+    if not _is_current(rotation, files.identity.certificate, issuer, anew=not blockers):
+        files = issue_controller(rotation.fleet, issuer, files.bundle, rotation.clock())
+    works = await require_entry(rotation, files)
+    if files is not keys.controller.files:
+        store = open_store(rotation.kube, rotation.fleet)
+        await store.store(rotation.fleet.controller_secret, files.data, version=keys.controller.version)
+        await asyncio.sleep(SETTLE_SECONDS)
+    if blockers:
+        return _wait(RotationStep.SWITCH, blockers, "the controller keeps a certificate of the old authority")
+    message = f"the controller shows serial {files.identity.certificate.serial}"
+    return StepReport(step=RotationStep.SWITCH, message=message, proxies=tuple(works))
 
 
-async def retire(rotation: Rotation) -> str:
-    """Take the old authority out of every bundle; proven by a refusal of its certificates from each proxy."""
+async def retire(rotation: Rotation) -> StepReport:
+    """Take the old authority out of every bundle; proven by a refusal of its certificates from each proxy.
+
+    A session that a proxy gave while the old certificate was welcome is tried too.
+    """
     keys, now = await rotation.keys(), rotation.clock()
     old, successor = keys.authorities.current, _require_successor(keys)
-    await _refuse_early_retirement(rotation, keys, successor)
+    if blockers := await _refuse_early(rotation, RotationStep.RETIRE):
+        return _wait(RotationStep.RETIRE, blockers, f"{old.certificate.subject} is not retired")
     only = build_bundle(successor.identity.chain[:1], now)
+    probe = issue_probe(old, only, rotation.clock)
+    sessions = Sessions(probe)
+    await gather_all(sessions.open(proxy) for proxy in await rotation.proxies())
     await _store_bundles(rotation, keys, only)
-    await _distribute(rotation, _proof_of_access(rotation, old, only, accepted=False))
+    files = (await rotation.keys()).controller.files
+    proof = prove_all(prove_refusal(probe), sessions.prove_refused, prove_entry(files))
+    report = _report(
+        RotationStep.RETIRE,
+        await bring_into_force(rotation, proof),
+        f"proxies refuse certificates of {old.certificate.subject}",
+    )
+    if rotation.emergency:
+        await quarantine(rotation.kube, rotation.fleet, await rotation.proxies(), report, rotation.clock)
+    elif report.owing:
+        return report.model_copy(update={"waiting": True})
     await _store_authorities(rotation, Authorities(successor, None, keys.authorities.version))
-    return f"{old.certificate.subject} is trusted by nobody"
+    return report
 
 
-ROTATION_STEPS: dict[RotationStep, Callable[[Rotation], Awaitable[str]]] = {
+ROTATION_STEPS: dict[RotationStep, Callable[[Rotation], Awaitable[StepReport]]] = {
     RotationStep.PREPARE: prepare,
     RotationStep.TRUST_BOTH: trust_both,
     RotationStep.REISSUE: reissue,
+    RotationStep.REPLACE: replace,
     RotationStep.SWITCH: switch,
     RotationStep.RETIRE: retire,
 }
 
 
-def list_certificates(keys: FleetKeys, clock: Clock = utc_now) -> list[CertificateView]:
-    """Return the certificates of a fleet as they are shown to people."""
-    shown: list[tuple[str, Certificate]] = [("authority", keys.authorities.current.certificate)]
-    if keys.authorities.successor is not None:
-        shown.append(("next authority", keys.authorities.successor.certificate))
-    shown.append(("controller", keys.controller.files.identity.certificate))
-    shown.append(("proxies", keys.proxies.files.identity.certificate))
-    return [_view(role, certificate, clock) for role, certificate in shown]
+async def run_step(rotation: Rotation, step: RotationStep) -> StepReport:
+    """Do one step and return what it did, with the seconds it took."""
+    started = time.monotonic()
+    report = await ROTATION_STEPS[step](rotation)
+    return report.model_copy(update={"seconds": round(time.monotonic() - started, 2)})
 
 
-def _view(role: str, certificate: Certificate, clock: Clock) -> CertificateView:
-    renewal = find_renewal(certificate)
-    return CertificateView(
-        role=role,
-        subject=certificate.subject,
-        issuer=certificate.issuer,
-        serial=certificate.serial,
-        expires=certificate.not_after,
-        renew_at=renewal,
-        due=clock() >= renewal,
+async def _store_both(
+    rotation: Rotation, keys: FleetKeys, successor: Authority, *, proxies: bool = True
+) -> TrustBundle:
+    current = keys.authorities.current
+    both = build_bundle((*current.identity.chain[:1], *successor.identity.chain[:1]), rotation.clock())
+    await _store_bundles(rotation, keys, both, proxies=proxies)
+    return both
+
+
+async def _renew_proxies(rotation: Rotation, step: RotationStep) -> StepReport:
+    """Store a new certificate for the proxies where the stored one is not current, and bring it into force.
+
+    With two authorities its bundle holds both, and that the new one is let in is part of the proof.
+    """
+    keys, now = await rotation.keys(), rotation.clock()
+    kept, known, issuer = keys.proxies, keys.authorities, keys.authorities.issuer
+    files = kept.files
+    if known.successor is not None:
+        trust = build_bundle((*known.current.identity.chain[:1], *issuer.identity.chain[:1]), now)
+        files = files if files.bundle.fingerprints == trust.fingerprints else with_bundle(files, trust, now)
+    if not _is_current(rotation, files.identity.certificate, issuer):
+        files = issue_proxies(rotation.fleet, issuer, files.bundle, now)
+    if files is not kept.files:
+        store = open_store(rotation.kube, rotation.fleet)
+        await store.store(rotation.fleet.proxy_secret, files.data, version=kept.version)
+    serial = files.identity.certificate.serial
+    proof = prove_serial(keys.controller.files, serial)
+    if known.successor is not None:
+        trusted = keys.controller.files.bundle
+        proof = prove_all(proof, prove_entry(issue_probe(known.successor, trusted, rotation.clock)))
+    return _report(step, await bring_into_force(rotation, proof), f"proxies show serial {serial}")
+
+
+async def bring_into_force(rotation: Rotation, proof: Proof) -> list[ProxyWork]:
+    """Bring the stored files into force the way the fleet wants it."""
+    files, fleet = (await rotation.keys()).proxies.files, rotation.fleet
+    proxies = await rotation.proxies()
+    what = Distribution(
+        rotation.kube,
+        files,
+        proof,
+        batch=min(fleet.spec.rollout.concurrency, max(1, len(proxies) // 3)) if rotation.emergency else 0,
+        stragglers=rotation.emergency,
+        on_progress=rotation.on_progress,
     )
+    if fleet.spec.identity.reload == "restart":
+        return await restart_proxies(fleet, what)
+    return await distribute(proxies, what)
 
 
-async def _distribute(rotation: Rotation, proof: Proof) -> None:
-    files = (await rotation.keys()).proxies.files
-    await distribute(rotation.kube, await rotation.proxies(), files, proof)
-
-
-async def _store_bundles(rotation: Rotation, keys: FleetKeys, bundle: TrustBundle) -> None:
+async def _store_bundles(rotation: Rotation, keys: FleetKeys, bundle: TrustBundle, *, proxies: bool = True) -> None:
     """Store a bundle for both sides; the controller first when trust grows, so that it never meets a stranger."""
     store, now, fleet = open_store(rotation.kube, rotation.fleet), rotation.clock(), rotation.fleet
-    pairs = ((fleet.controller_secret, keys.controller), (fleet.proxy_secret, keys.proxies))
+    pairs = [(fleet.controller_secret, keys.controller)]
+    if proxies:
+        pairs.append((fleet.proxy_secret, keys.proxies))
     for name, kept in pairs:
         if kept.files.bundle.fingerprints != bundle.fingerprints:
             await store.store(name, with_bundle(kept.files, bundle, now).data, version=kept.version)
@@ -199,69 +257,60 @@ def _require_successor(keys: FleetKeys) -> Authority:
     return keys.authorities.successor
 
 
-def _is_current(rotation: Rotation, leaf: Certificate, issuer: Authority) -> bool:
+def _is_current(rotation: Rotation, leaf: Certificate, issuer: Authority, *, anew: bool = True) -> bool:
     """Whether a leaf is of the issuer in force, not due, and not older than the rotation; else it is issued anew."""
     if leaf.issuer != issuer.certificate.subject or rotation.clock() >= find_renewal(leaf):
         return False
-    return rotation.since is None or leaf.not_before + CLOCK_SKEW >= rotation.since
+    return not anew or rotation.since is None or leaf.not_before + CLOCK_SKEW >= rotation.since
 
 
-def _proof_of_serial(controller: IdentityFiles, serial: str) -> Proof:
-    context = build_client_context(controller.bundle, controller.identity)
-
-    async def proof(proxy: Proxy) -> str:
-        shown = await prove(proxy.ip, proxy.admin_port, proxy.server_name, context)
-        if not shown.accepted or shown.certificate is None:
-            return shown.message or shown.reason.value
-        return "" if shown.certificate.serial == serial else f"it shows serial {shown.certificate.serial}"
-
-    return proof
-
-
-def _proof_of_entry(controller: IdentityFiles) -> Proof:
-    context = build_client_context(controller.bundle, controller.identity)
-
-    async def proof(proxy: Proxy) -> str:
-        shown = await prove(proxy.ip, proxy.admin_port, proxy.server_name, context)
-        return "" if shown.accepted else shown.message or shown.reason.value
-
-    return proof
+async def require_entry(rotation: Rotation, files: IdentityFiles) -> list[ProxyWork]:
+    """Prove that every proxy that answers lets the controller's next certificate in."""
+    proof, proxies = prove_entry(files), await rotation.proxies()
+    found: list[Seen] = await gather_all(find_out(proof, proxy) for proxy in proxies)
+    works = [
+        ProxyWork(proxy=proxy.name, owes=not seen.holds, seen=seen.fault)
+        for proxy, seen in zip(proxies, found, strict=True)
+    ]
+    refusing = [proxy.name for proxy, seen in zip(proxies, found, strict=True) if not seen.holds and seen.reachable]
+    if refusing and not (rotation.emergency and len(refusing) < len(proxies)):
+        faults = {work.proxy: work.seen for work in works}
+        raise _not_let_in([f"{name} ({faults[name]})" for name in refusing])
+    return works
 
 
-def _proof_of_access(rotation: Rotation, authority: Authority, trust: TrustBundle, *, accepted: bool) -> Proof:
-    """Return a proof that a throw-away client certificate of an authority is let in, or that it is refused."""
-    probe = authority.issue(request_controller(f"{rotation.fleet.name} probe"), rotation.clock())
-    context = build_client_context(trust, probe)
-    wanted = HandshakeReason.ACCEPTED if accepted else HandshakeReason.CLIENT_REFUSED
-
-    async def proof(proxy: Proxy) -> str:
-        shown = await prove(proxy.ip, proxy.admin_port, proxy.server_name, context)
-        return "" if shown.reason is wanted else shown.message or shown.reason.value
-
-    return proof
+def _not_let_in(names: Sequence[str]) -> VerificationFailed:
+    return VerificationFailed(
+        f"Not let in by: {', '.join(names)}", reason="NotLetIn", hint="reference/errors.md#not-let-in"
+    )
 
 
-async def _require_proof(proxies: Sequence[Proxy], proof: Proof) -> None:
-    missing = [f"{proxy.name} ({seen})" for proxy in proxies if (seen := await proof(proxy))]
-    if missing:
+async def _refuse_early(rotation: Rotation, step: RotationStep) -> tuple[Blocker, ...]:
+    """Raise where a proxy that answers, or the controller, forbids a step; return those that are out of reach."""
+    keys = await rotation.keys()
+    stored, proxies = await rotation.observe(keys)
+    blockers = find_blockers(step, stored, proxies, emergency=rotation.emergency)
+    present = [str(blocker) for blocker in blockers if not blocker.absent]
+    if not present:
+        return blockers
+    if step is RotationStep.RETIRE:
         raise VerificationFailed(
-            f"Not let in by: {', '.join(missing)}", reason="NotLetIn", hint="reference/errors.md#not-let-in"
-        )
-
-
-async def _refuse_early_retirement(rotation: Rotation, keys: FleetKeys, successor: Authority) -> None:
-    """Refuse to drop the old authority while a proxy still shows, or the controller still holds, a leaf of it."""
-    holders = []
-    if keys.controller.files.identity.certificate.issuer != successor.certificate.subject:
-        holders.append("the controller")
-    for proxy in await rotation.proxies():
-        context = build_client_context(keys.controller.files.bundle, keys.controller.files.identity)
-        shown = await prove(proxy.ip, proxy.admin_port, proxy.server_name, context)
-        if shown.certificate is None or shown.certificate.issuer != successor.certificate.subject:
-            holders.append(proxy.name)
-    if holders:
-        raise VerificationFailed(
-            f"The old authority is still needed by {', '.join(holders)}; it is not retired",
+            f"The old authority is still needed by {', '.join(present)}; it is not retired",
             reason="AuthorityInUse",
             hint="reference/errors.md#authority-in-use",
         )
+    raise _not_let_in(present)
+
+
+def _wait(step: RotationStep, blockers: Sequence[Blocker], consequence: str) -> StepReport:
+    names = ", ".join(map(str, blockers))
+    works = tuple(ProxyWork(proxy=blocker.name, owes=True, seen=blocker.why) for blocker in blockers)
+    return StepReport(step=step, message=f"waits for {names}; {consequence}", waiting=True, proxies=works)
+
+
+def _report(step: RotationStep, works: Sequence[ProxyWork], what: str) -> StepReport:
+    owing = [work for work in works if work.owes]
+    message = f"{len(works) - len(owing)} {what}"
+    if owing:
+        message += "; owed by " + ", ".join(f"{work.proxy} ({work.seen})" for work in owing)
+    return StepReport(step=step, message=message, proxies=tuple(works))

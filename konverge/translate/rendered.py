@@ -57,5 +57,19 @@ class Rendered:
         """How many entities each list has."""
         return {name: len(entries) for name, (entries, _) in self._lists.items()}
 
+    def add_entity(self, name: str, data: dict[str, Any]) -> Rendered:
+        """Return the same configuration with one more entity at the end of a list; nothing else is serialised."""
+        entry = Entry((), data)
+        entries, content = self._lists.get(name, ((), b""))
+        joined = content + b"," + entry.content if content else entry.content
+        return Rendered({**self._lists, name: ((*entries, entry), joined)}, self.problems)
+
+    def equals(self, other: Rendered) -> bool:
+        """Tell whether both come to the same bytes; cheap where they share most of their lists."""
+        # Bytes that are one object are equal at once: what was not translated again is not compared.
+        return self._lists.keys() == other._lists.keys() and all(
+            content == other._lists[name][1] for name, (_, content) in self._lists.items()
+        )
+
     def __repr__(self) -> str:
         return f"Rendered({self.counts}, problems={len(self.problems)})"

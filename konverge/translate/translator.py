@@ -28,6 +28,8 @@ from konverge.translate.vaults import translate_licenses, translate_vaults
 
 DELETED = "DELETED"
 BOOKMARK = "BOOKMARK"
+_READ_ONLY = frozenset({"EndpointSlice", "slices", "Secret", "ConfigMap", "authorities"})
+"""Kinds and indexes that come to nothing unless a rule reads them."""
 
 
 class Translator:
@@ -57,6 +59,7 @@ class Translator:
         }
         self._custom: dict[str, list[Entry]] = {}
         self._fresh = True
+        self._rejections = False
 
     @property
     def objects(self) -> dict[Key, Object]:
@@ -83,6 +86,7 @@ class Translator:
             key = identify(value)
             self._working.drop(key)
             self._rejected.add(key)
+            self._rejections = True
             self._working.note(("rejected", key), [describe(say_who(value), error.reason, str(error))])
             return key
         if found is None:
@@ -94,6 +98,8 @@ class Translator:
         return key
 
     def _accept(self, key: Key) -> None:
+        if key in self._rejected:
+            self._rejections = True
         self._rejected.discard(key)
         self._working.note(("rejected", key), ())
 
@@ -109,6 +115,27 @@ class Translator:
             seen = {self._take(value) for value in objects}
             for key in [key for key in (*self.objects, *self._rejected) if key not in seen]:
                 self.remove(*key)
+
+    def is_stale(self, now: datetime | None = None) -> bool:
+        """Tell whether anything that the last rendering read, or that is a source by itself, changed since.
+
+        What only readers give a meaning, such as the EndpointSlice of a Service that no route leads to, does not
+        count. True is always safe.
+        """
+        touched = self._working.store.touched
+        if self._fresh or self._rejections or self._expired(now or self.settings.now):
+            return True
+        # What custom entities read is not recorded.
+        if not all(key[0] in _READ_ONLY for key in touched) or any(self._working.of_kind("KongCustomEntity")):
+            return bool(touched)
+        readers = (
+            self.sources.dependencies,
+            self.services.dependencies,
+            self.consumers.dependencies,
+            self.plugins.dependencies,
+            self._singles,
+        )
+        return any(key in dependencies.readers for dependencies in readers for key in touched)
 
     def render(self, now: datetime | None = None) -> Rendered:
         """Return the configuration of the current snapshot.
@@ -129,7 +156,7 @@ class Translator:
         self.plugins.update(touched)
         self._redo_singles(touched, now)
         self._redo_certificates(touched)
-        self._fresh = False
+        self._fresh = self._rejections = False
         return self._collect()
 
     def _redo_singles(self, touched: set[Key], now: datetime | None) -> None:

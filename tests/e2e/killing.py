@@ -31,7 +31,7 @@ class FlowProcess:
         self.process = process
 
     @classmethod
-    async def start(cls, scenario: Scenario, flow: str) -> FlowProcess:
+    async def start(cls, scenario: Scenario, flow: str, **parameters: object) -> FlowProcess:
         flow_log().parent.mkdir(parents=True, exist_ok=True)
         with flow_log().open("ab") as log:
             process = await asyncio.create_subprocess_exec(
@@ -43,7 +43,8 @@ class FlowProcess:
                 start_new_session=True,
             )
         assert process.stdin is not None
-        process.stdin.write(orjson.dumps({"target": scenario.target.to_json(), "migration": RELEASE}))
+        given = parameters or {"migration": RELEASE}
+        process.stdin.write(orjson.dumps({"target": scenario.target.to_json(), **given}))
         process.stdin.close()
         return cls(process)
 

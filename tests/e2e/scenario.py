@@ -77,8 +77,8 @@ class Scenario:
 
     async def when_rotated(self, kind: RotationKind) -> dict[str, str]:
         """The rotation flow runs to its end."""
-        timeline: dict[str, str] = (await self.run("cert-rotation", kind=kind.value)).value
-        return timeline
+        report = (await self.run("cert-rotation", kind=kind.value)).value
+        return {step["step"]: step["message"] for step in report["steps"]}
 
     async def when_scaled(self, replicas: int) -> None:
         """The fleet's Deployment is scaled and waited for."""

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from konverge.checks.all import select_checks
+from konverge.checks.gathering import Question, gather_scene
+from konverge.checks.registry import State, run_checks
 from konverge.cli.demo.staging import NAMESPACE, RELEASE
 from konverge.kube.resources import INGRESSES, PODS
 from konverge.lab.legacy.release import selector_labels
@@ -49,6 +52,24 @@ async def test_a_legacy_release_becomes_a_fleet(scenario: Scenario) -> None:
     assert await scenario.controllers() == 1
     assert await scenario.watches() < watches
     assert set((await scenario.journal()).values()) == {"Done"}
+
+
+async def test_no_check_stands_in_the_way_of_a_running_fleet(
+    scenario: Scenario, prefect_server: PrefectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given
+    monkeypatch.setenv("PREFECT_API_URL", prefect_server.url)
+    fleet = await scenario.fleet()
+    # when
+    scene = await gather_scene(scenario.kube, Question(NAMESPACE, fleet.name))
+    results = {result.id: result for result in run_checks(select_checks(before=False), scene)}
+    # then
+    assert [f"{r.id}: {r.message}" for r in results.values() if r.refuses] == []
+    assert [f"{r.id}: {r.message}" for r in results.values() if r.state is State.UNKNOWN] == []
+    for name in ("proxies-handshake", "kong-body-limit", "prefect-reachable", "traffic-endpoints", "revision-good"):
+        assert results[name].state is State.PASSED, results[name].message
+    # no worker was started here
+    assert results["prefect-worker"].state is State.FAILED
 
 
 async def test_new_proxies_are_onboarded_before_they_get_traffic(scenario: Scenario) -> None:

@@ -18,7 +18,7 @@ from konverge.operate.fleets import apply_fleet
 from konverge.operate.identities import ensure_identity
 from konverge.operate.rendering import compile_revision, gather_sources
 from konverge.operate.revisions import store_revision
-from konverge.operate.syncing import summarise_fleet, sync_proxies
+from konverge.operate.syncing import summarise_fleet, sync_fleet
 from konverge.operate.workloads import all_ready, apply_objects, select, wait_for_deployment
 
 READY_SECONDS = 60.0
@@ -57,7 +57,9 @@ async def _push_when_there(stage: Stage, fleet: Fleet) -> None:
         pending = True
         while pending:
             proxies = await discover_proxies(stage.kube, fleet)
-            outcomes = await sync_proxies(stage.kube, fleet, gateways, revision, proxies)
+            report = await sync_fleet(stage.kube, fleet, gateways, revision, proxies)
+            report.raise_for_harm()
+            outcomes = report.outcomes
             pending = len(outcomes) < fleet.spec.replicas or not all(outcome.ok for outcome in outcomes)
             await asyncio.sleep(0.2 if pending else 0)
     await summarise_fleet(stage.kube, fleet, revision)

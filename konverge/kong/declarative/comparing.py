@@ -59,7 +59,7 @@ def compare(left: Comparable, right: Comparable) -> list[Difference]:
             change = ONLY_LEFT if mine is not None else ONLY_RIGHT
             differences.append(Difference(key[0], label(key, present or {}), change))
             continue
-        differences += _compare_entity(key, mine, theirs, schemas, (one, other))
+        differences += compare_entity(key, mine, theirs, schemas, (one, other))
     return differences
 
 
@@ -78,13 +78,14 @@ def _skips(kind: str, one: Configuration, other: Configuration) -> bool:
     return any(side.kinds is not None and kind not in side.kinds for side in (one, other))
 
 
-def _compare_entity(
+def compare_entity(
     key: Key,
     mine: Entity,
     theirs: Entity,
     schemas: Mapping[str, Mapping[str, Any]],
     sides: tuple[Configuration, Configuration],
 ) -> Iterator[Difference]:
+    """Yield the differences between two forms of one entity; ``sides`` tell the ids that passwords are salted with."""
     kind = key[0]
     left, right = normalise(kind, mine, schemas), normalise(kind, theirs, schemas)
     _forget_generated(kind, left, right)

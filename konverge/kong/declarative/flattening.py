@@ -9,6 +9,8 @@ from typing import Any
 
 import orjson
 
+from konverge.kong.marker import ROUTE_NAME, TAG
+
 Entity = dict[str, Any]
 Key = tuple[str, tuple[str, ...]]
 """(kind, natural key): a route's name, a plugin's name and what it works on, a credential's owner and value."""
@@ -127,7 +129,7 @@ def tabulate(loose: Iterable[tuple[str, Entity]]) -> Configuration:
         for name, target in REFERENCES.items():
             if clean.get(name) is not None:
                 clean[name] = _resolve(clean[name], target, names)
-        key = _free_key(configuration, (kind, natural_key(kind, clean)))
+        key = free_key(configuration, (kind, natural_key(kind, clean)))
         configuration.entities[key] = clean
     return configuration
 
@@ -138,7 +140,7 @@ def _resolve(value: Any, target: str, names: Mapping[tuple[str, str], str]) -> s
     return names.get((target, str(value)), str(value))
 
 
-def _free_key(configuration: Configuration, key: Key) -> Key:
+def free_key(configuration: Configuration, key: Key) -> Key:
     """Return a key that is not taken: equal entities, which Kong would refuse, are counted."""
     kind, natural = key
     count = 1
@@ -177,3 +179,12 @@ def _origin(entity: Entity) -> str:
         if isinstance(item, str) and item.startswith("k8s-name:"):
             return f" (Secret {item.removeprefix('k8s-name:')})"
     return ""
+
+
+def drop_marker(configuration: Configuration) -> Configuration:
+    """Take the route that shows which revision is routed, and its plugin, out of a configuration."""
+    for key, entity in list(configuration.entities.items()):
+        ours = TAG in (entity.get("tags") or ()) or (key[0] == "plugins" and entity.get("route") == ROUTE_NAME)
+        if ours:
+            del configuration.entities[key]
+    return configuration

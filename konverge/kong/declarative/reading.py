@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from konverge.errors import Invalid, NotFound
-from konverge.kong.admin import LONG_READ_TIMEOUT, AdminClient
+from konverge.kong.admin import LONG_READ_TIMEOUT, PAGE_PAUSE, AdminClient
 from konverge.kong.declarative.flattening import Configuration, Entity, tabulate
 from konverge.kong.reading import parse_object
 
@@ -43,46 +44,58 @@ KINDS: Mapping[str, str] = {
 _CORE_SCHEMAS = ("services", "routes", "upstreams")
 
 
-async def read_entities(admin: AdminClient) -> Configuration:
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """How hard a proxy is asked: so many collections at the same time, and a rest in seconds after each page."""
+
+    limit: asyncio.Semaphore
+    rest: float
+
+    async def read(self, admin: AdminClient, path: str) -> list[Entity] | None:
+        """Return a collection; None where the gateway does not have it."""
+        async with self.limit:
+            try:
+                found = [entity async for entity in admin.list_entities(path, pause=max(self.rest, PAGE_PAUSE))]
+            except (NotFound, Invalid):
+                return None
+            await asyncio.sleep(self.rest)
+            return found
+
+
+async def read_entities(admin: AdminClient, *, at_once: int = AT_ONCE, rest: float = 0.0) -> Configuration:
     """Return the loaded configuration of a proxy, flat, with the schemas of what is in it.
+
+    ``at_once`` collections are read at the same time, with ``rest`` seconds after each page.
 
     :raises KonvergeError: the proxy does not answer, or refuses.
     """
-    limit = asyncio.Semaphore(AT_ONCE)
-    found = await asyncio.gather(*(_read(admin, path, limit) for path in KINDS.values()))
+    pace = _Pace(asyncio.Semaphore(at_once), rest)
+    found = await asyncio.gather(*(pace.read(admin, path) for path in KINDS.values()))
     loaded = {kind: entities for kind, entities in zip(KINDS, found, strict=True) if entities is not None}
     for certificate in loaded.get("certificates", ()):
         certificate.pop("snis", None)  # they are a kind of their own
-    loaded["targets"] = await _read_children(admin, loaded.get("upstreams", ()), "upstreams", "targets", limit)
+    loaded["targets"] = await _read_children(admin, loaded.get("upstreams", ()), "upstreams", "targets", pace)
     groups = loaded.get("consumer_groups")
     if groups is not None:
-        loaded["consumer_group_consumers"] = await _read_memberships(admin, groups, limit)
+        loaded["consumer_group_consumers"] = await _read_memberships(admin, groups, pace)
     table = tabulate((kind, entity) for kind, entities in loaded.items() for entity in entities)
     table.kinds = frozenset(loaded)
-    table.schemas = await _read_schemas(admin, loaded.get("plugins", ()), limit)
+    table.schemas = await _read_schemas(admin, loaded.get("plugins", ()), pace.limit)
     return table
 
 
-async def _read(admin: AdminClient, path: str, limit: asyncio.Semaphore) -> list[Entity] | None:
-    async with limit:
-        try:
-            return [entity async for entity in admin.list_entities(path)]
-        except (NotFound, Invalid):
-            return None
-
-
 async def _read_children(
-    admin: AdminClient, owners: Iterable[Entity], kind: str, child: str, limit: asyncio.Semaphore
+    admin: AdminClient, owners: Iterable[Entity], kind: str, child: str, pace: _Pace
 ) -> list[Entity]:
     paths = [f"{kind}/{quote(str(owner['id']), safe='')}/{child}" for owner in owners]
-    found = await asyncio.gather(*(_read(admin, path, limit) for path in paths))
+    found = await asyncio.gather(*(pace.read(admin, path) for path in paths))
     return [entity for entities in found for entity in entities or ()]
 
 
-async def _read_memberships(admin: AdminClient, groups: Iterable[Entity], limit: asyncio.Semaphore) -> list[Entity]:
+async def _read_memberships(admin: AdminClient, groups: Iterable[Entity], pace: _Pace) -> list[Entity]:
     rows = []
     for group in groups:
-        members = await _read(admin, f"consumer_groups/{quote(str(group['id']), safe='')}/consumers", limit)
+        members = await pace.read(admin, f"consumer_groups/{quote(str(group['id']), safe='')}/consumers")
         rows += [{"consumer_group": group["id"], "consumer": member["id"]} for member in members or ()]
     return rows
 

@@ -16,7 +16,7 @@ from konverge.operate.orchestrator import PrefectServer, start_server, stop_serv
 @pytest.fixture(scope="session")
 def harness() -> Iterator[None]:
     """A server with a database of its own that flows of this process talk to."""
-    with prefect_test_harness(server_startup_timeout=60):
+    with prefect_test_harness(server_startup_timeout=180):
         yield
     with warnings.catch_warnings():
         # Prefect leaves its clients to the collector; what is ours is collected and judged before.

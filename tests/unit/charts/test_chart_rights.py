@@ -19,6 +19,7 @@ CONTROLLER: Rights = {
     ("konverge.dev", "fleetmigrations"): WRITE,
     ("konverge.dev", "proxyfleets"): WRITE,
     ("konverge.dev", "proxyinstances"): WRITE,
+    ("konverge.dev", "configrevisions/status"): ("get", "patch", "update"),
     ("konverge.dev", "fleetmigrations/status"): ("get", "patch", "update"),
     ("konverge.dev", "proxyfleets/status"): ("get", "patch", "update"),
     ("konverge.dev", "proxyinstances/status"): ("get", "patch", "update"),

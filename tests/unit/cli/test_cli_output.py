@@ -19,7 +19,7 @@ from konverge.cli.controlling import parse_listen
 from konverge.cli.main import app
 from konverge.cli.options import build_target
 from konverge.cli.output import FAILED, REFUSED, USAGE, Format, exit_code_of, fail, run_async
-from konverge.cli.status import describe_remaining
+from konverge.cli.showing import describe_remaining
 from konverge.errors import CheckRefused, Conflict, Invalid, KonvergeError, Unavailable, UsageError
 
 KINDS = [k for k in vars(tree).values() if isinstance(k, type) and issubclass(k, KonvergeError)]

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 import pytest
 
-from konverge.controller import reconciling
+from konverge.controller.delegating import SYNC, Run
 from konverge.controller.reconciling import Reconciler
 from konverge.errors import Forbidden, Unavailable
-from konverge.kube.resources import CONFIG_REVISIONS, PODS, PROXY_FLEETS, SECRETS, Object
+from konverge.kube.resources import CONFIG_REVISIONS, EVENTS, PODS, PROXY_FLEETS, Object
 from konverge.model.fleet import Fleet, FleetSpec, FleetStatus, Rollout
-from konverge.model.proxy import CONFIGURED_GATE, ZERO_HASH
+from konverge.model.proxy import CONFIGURED_GATE, ZERO_HASH, Proxy
 from konverge.model.revision import Revision
 from konverge.operate import configuring
-from konverge.operate.fleets import apply_fleet, load_fleet
+from konverge.operate.compiling import Compiled
+from konverge.operate.fleets import apply_fleet, list_instances, load_fleet
+from konverge.operate.quarantining import Quarantine
 from tests.unit.operate.fake_gateways import FakeGateways
 from tests.unit.operate.fake_kube import FakeKube
 
@@ -28,12 +30,19 @@ class Sources:
     def __init__(self, world: World) -> None:
         self.world = world
         self.synced = True
+        self.compiler = Compiler(world)
 
     def fleet(self) -> Object | None:
         return self.world.kube.objects.get(PROXY_FLEETS, {}).get(("default", "shop"))
 
     def objects(self) -> list[Object]:
-        return [{"content": self.world.content}]
+        return []
+
+    def versions(self) -> dict[str, str]:
+        return {}
+
+    def wake(self) -> None:
+        """Nobody waits."""
 
     def slices(self, _service: str) -> list[Object]:
         endpoints = [
@@ -47,6 +56,36 @@ class Sources:
         return [{"endpoints": endpoints}]
 
 
+class Compiler:
+    """Makes a draft of what the world's sources say."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.rendered = 0
+
+    async def compile(self, _fleet: Fleet, _snapshot: Any) -> Compiled:
+        self.rendered += 1
+        world = self.world
+        draft = Revision(number=0, content=orjson.dumps(world.content), marker=world.content)
+        # What a proxy routes after a push: a harmful revision leaves it with nothing that answers.
+        world.gateways.markers[draft.hash] = "" if world.content in world.harmful else draft.marker
+        rendered: Any = SimpleNamespace(problems=())
+        return Compiled(draft, rendered, True)
+
+
+class Reach:
+    """Hands out the gateways of the world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def open(self, _fleet: Fleet) -> FakeGateways:
+        return self.world.gateways
+
+    async def retain(self, _proxies: list[Proxy]) -> None:
+        """Nothing is kept."""
+
+
 class World:
     """A cluster, its proxies, and a controller that sees both."""
 
@@ -55,26 +94,22 @@ class World:
         self.content = "one"
         self.harmful: set[str] = set()
         self.pods: set[str] = set()
-        self.compiled = 0
-
-        @asynccontextmanager
-        async def open_gateways(*_: Any) -> AsyncIterator[FakeGateways]:
-            for fake in self.gateways.proxies.values():
-                fake.stuck = self.content in self.harmful
-            yield self.gateways
-
-        monkeypatch.setattr(reconciling, "open_gateways", open_gateways)
-        monkeypatch.setattr(reconciling, "compile_revision", self._compile)
+        self.leads = True
         monkeypatch.setattr(configuring, "PROBE_SECONDS", 0.0)
         monkeypatch.setattr(configuring, "LONGEST_WAIT", 0.0)
-        self.controller = Reconciler(self.kube, Sources(self))  # type: ignore[arg-type]
+        self.restart()
 
-    def _compile(self, _fleet: Fleet, sources: list[Object], _clock: Any) -> tuple[Revision, Any]:
-        self.compiled += 1
-        draft = Revision(number=0, content=orjson.dumps(sources), marker=sources[0]["content"])
-        # What a proxy routes after a push: a harmful revision leaves it with nothing that answers.
-        self.gateways.markers[draft.hash] = "" if self.content in self.harmful else draft.marker
-        return draft, type("Rendered", (), {"problems": ()})()
+    def restart(self) -> None:
+        """Another process: nothing is remembered."""
+        sources: Any = Sources(self)
+        self.controller = Reconciler(self.kube, sources, may_act=lambda: self.leads)
+        self.controller.site.reach = Reach(self)  # type: ignore[assignment]
+
+    def be_patient(self) -> None:
+        """Time passes: whoever was sick is due again."""
+        self.controller.site.roster.quarantine = Quarantine()
+        for member in self.controller.site.roster:
+            member.knock_at = 0.0
 
     async def open(self, proxies: int = 3, **spec: Any) -> World:
         rollout = Rollout(canary=1, wave_size=2)
@@ -180,20 +215,11 @@ async def test_a_proxy_that_is_out_of_reach_has_not_drifted_and_holds_nobody_bac
     assert world.controller.counters.drifted == 0
     await world.change("two")
     assert {world.gateways.proxies[name].routes for name in ("p0", "p2")} == {"two"}
+    assert world.ready() == {"p0", "p1", "p2"}, "it may serve well"
     world.gateways.proxies["p1"].sick = None
+    world.be_patient()
     await world.controller.reconcile()
     assert world.routed() == {"two"}
-
-
-async def test_a_new_fleet_gets_its_identities_and_keeps_them(world: World) -> None:
-    names = {f"shop-{name}" for name in ("authority", "controller-identity", "gateway-identity")}
-    stored = {name: world.kube.one(SECRETS, name)["data"] for name in names}
-    await world.change("two")
-    assert {name: world.kube.one(SECRETS, name)["data"] for name in names} == stored
-    world.kube.drop(SECRETS, "shop-gateway-identity")
-    await world.controller.reconcile()
-    assert "tls.key" in world.kube.one(SECRETS, "shop-gateway-identity")["data"]
-    assert world.kube.one(SECRETS, "shop-authority")["data"] == stored["shop-authority"]
 
 
 async def test_a_controller_that_reaches_nobody_takes_nobody_out_of_traffic(world: World) -> None:
@@ -206,15 +232,71 @@ async def test_a_controller_that_reaches_nobody_takes_nobody_out_of_traffic(worl
 async def test_a_proxy_that_holds_no_configuration_and_takes_none_leaves_the_traffic(world: World) -> None:
     fake = world.gateways.proxies["p2"]
     fake.loaded, fake.refuses = ZERO_HASH, True
-    await apply_fleet(
-        world.kube, "shop", "default", FleetSpec(proxy_service="s", rollout=Rollout(canary=1, max_failures=1))
-    )
     await world.change("two")
     assert world.ready() == {"p0", "p1"}
 
 
+async def test_a_proxy_that_restarts_with_an_old_configuration_leaves_the_traffic_until_it_is_right(
+    world: World,
+) -> None:
+    old = world.gateways.proxies["p1"].loaded
+    await world.change("two")
+    fake = world.gateways.proxies["p1"]
+    fake.loaded, fake.routes, fake.sick = old, "one", None
+    fleet = world.controller.read_fleet()
+    assert fleet is not None
+    members = [member for member in world.controller.site.roster if member.proxy.name == "p1"]
+    assert await world.controller.look(fleet, members)
+    assert world.ready() == {"p0", "p1", "p2"}, "the only one that is looked at may not leave: nobody else is known"
+    members = list(world.controller.site.roster)
+    for member in members:
+        member.verified = world.gateways.proxies["p0"].loaded
+    assert await world.controller.look(fleet, members)
+    assert world.ready() == {"p0", "p2"}
+    await world.controller.reconcile()
+    assert world.ready() == {"p0", "p1", "p2"}
+    assert world.routed() == {"two"}
+
+
+async def test_drift_everywhere_at_once_takes_half_of_them_out_of_traffic_at_most(world: World) -> None:
+    for fake in world.gateways.proxies.values():
+        fake.loaded = "f" * 32
+    fleet = world.controller.read_fleet()
+    assert fleet is not None
+    await world.controller.look(fleet, list(world.controller.site.roster))
+    assert len(world.ready()) == 2
+    await world.controller.reconcile()
+    assert world.ready() == {"p0", "p1", "p2"}
+
+
+async def test_a_fleet_that_only_reports_drift_leaves_a_serving_proxy_alone(world: World) -> None:
+    await apply_fleet(world.kube, "shop", "default", FleetSpec(proxy_service="s", drift="report"))
+    fake = world.gateways.proxies["p1"]
+    fake.loaded = "f" * 32
+    for _ in range(2):
+        await world.controller.reconcile()
+    assert world.pushes() == [1, 1, 1]
+    assert world.controller.counters.drifted == 1
+    assert world.ready() == {"p0", "p1", "p2"}
+    fleet = await load_fleet(world.kube, "shop", "default")
+    seen = (await list_instances(world.kube, fleet))["p1"]
+    assert (seen.synced, seen.reason, seen.loaded_hash) == (False, "ForeignConfiguration", "f" * 32)
+    events = [event for event in world.kube.all(EVENTS) if event["reason"] == "Drifted"]
+    assert [event["involvedObject"]["name"] for event in events] == ["p1"]
+    await world.change("two")
+    assert world.routed() == {"two"}, "a new revision is no healing"
+
+
+async def test_a_report_fleet_brings_back_what_was_lost(world: World) -> None:
+    await apply_fleet(world.kube, "shop", "default", FleetSpec(proxy_service="s", drift="report"))
+    fake = world.gateways.proxies["p1"]
+    fake.loaded, fake.routes = ZERO_HASH, ""
+    await world.controller.reconcile()
+    assert world.routed() == {"one"}
+
+
 async def test_a_restarted_controller_finds_everything_in_place(world: World) -> None:
-    world.controller = Reconciler(world.kube, Sources(world))  # type: ignore[arg-type]
+    world.restart()
     await world.controller.reconcile()
     assert world.pushes() == [1, 1, 1]
     assert len(world.kube.all(CONFIG_REVISIONS)) == 1
@@ -222,23 +304,28 @@ async def test_a_restarted_controller_finds_everything_in_place(world: World) ->
 
 async def test_a_harmful_revision_stops_at_the_canary_and_is_taken_back(world: World) -> None:
     await world.change("bad", harmful=True)
-    assert world.pushes() == [2, 1, 1]
+    assert world.pushes() == [3, 1, 1]
     assert "stopped at canary: proxy p0" in world.controller.last_error
     status = await world.status()
-    assert status.last_good_revision == 1
-    world.harmful.clear()  # the proxies themselves are sound
-    await world.controller.reconcile()
+    assert (status.last_good_revision, status.current_revision) == (1, 1)
     assert world.routed() == {"one"}
-    assert {world.gateways.proxies[n].loaded for n in world.pods} == {status.last_good_hash}
-    assert (await world.status()).current_revision == 1
     for _ in range(3):
         await world.controller.reconcile()
     assert world.pushes() == [3, 1, 1], "it is not tried again and again"
 
 
+async def test_a_restarted_controller_remembers_what_did_harm(world: World) -> None:
+    await world.change("bad", harmful=True)
+    world.restart()
+    for _ in range(2):
+        await world.controller.reconcile()
+    assert world.pushes() == [3, 1, 1]
+    assert world.routed() == {"one"}
+    assert (await world.status()).current_revision == 1
+
+
 async def test_newcomers_get_the_last_good_revision_while_the_newest_is_harmful(world: World) -> None:
     await world.change("bad", harmful=True)
-    world.harmful.clear()
     for name in sorted(world.pods):
         world.stop(name)
     for name in ("q0", "q1"):
@@ -251,11 +338,9 @@ async def test_newcomers_get_the_last_good_revision_while_the_newest_is_harmful(
 async def test_a_harmful_revision_that_only_newcomers_meet_is_taken_back_as_well(world: World) -> None:
     for name in sorted(world.pods):
         world.stop(name)
+    await world.change("bad", harmful=True)
     for name in ("q0", "q1"):
         world.start(name)
-    await world.change("bad", harmful=True)
-    assert world.ready() == set()
-    world.harmful.clear()
     await world.controller.reconcile()
     assert world.ready() == {"q0", "q1"}
     assert world.routed() == {"one"}
@@ -268,22 +353,62 @@ async def test_the_next_change_is_tried_at_once(world: World) -> None:
     assert (await world.status()).last_good_revision == 3
 
 
-async def test_after_a_while_the_canary_gets_another_try(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconciling, "HARMFUL_SECONDS", 0.0)
+async def test_after_a_while_the_canary_gets_another_try(world: World) -> None:
     await world.change("bad", harmful=True)
     world.harmful.clear()
-    world.gateways.markers = {k: v or "bad" for k, v in world.gateways.markers.items()}
-    world.gateways.proxies["p0"].loaded = ZERO_HASH
+    aim = world.controller.site.aim
+    assert aim.settled is not None
+    assert aim.settled.until is not None
+    aim.settled = replace(aim.settled, until=0.0)
+    world.be_patient()
     await world.controller.reconcile()
     assert world.routed() == {"bad"}
 
 
-async def test_a_paused_fleet_is_left_alone(world: World) -> None:
-    await apply_fleet(world.kube, "shop", "default", FleetSpec(proxy_service="s", paused=True))
-    compiled = world.compiled
+async def test_who_lost_the_lease_pushes_and_writes_nothing(world: World) -> None:
+    world.leads = False
+    writes = list(world.kube.writes)
+    world.gateways.proxies["p1"].loaded = ZERO_HASH
     await world.change("two")
     assert world.pushes() == [1, 1, 1]
-    assert world.compiled == compiled
+    assert [write for write in world.kube.writes[len(writes) :] if "pods" in write or "configrev" in write] == []
+
+
+async def test_a_pinned_revision_is_in_force_whatever_the_sources_say(world: World) -> None:
+    await world.change("two")
+    await apply_fleet(world.kube, "shop", "default", FleetSpec(proxy_service="s", pinned_revision=1))
+    await world.change("three")
+    assert world.routed() == {"one"}
+    assert (await world.status()).current_revision == 1
+    world.restart()
+    await world.controller.reconcile()
+    assert world.routed() == {"one"}
+    await world.kube.patch(PROXY_FLEETS, "shop", {"spec": {"pinnedRevision": 0}}, "default")
+    await world.controller.reconcile()
+    assert world.routed() == {"three"}
+
+
+async def test_a_proxy_that_joins_while_a_revision_is_on_its_way_does_not_wait(world: World) -> None:
+    controller = world.controller
+    fleet = controller.read_fleet()
+    assert fleet is not None
+    world.content = "two"
+    await controller.compile(fleet)
+    assert await controller.act(fleet)
+    world.start("p9")
+    assert await controller.act(fleet), "the newcomer is taken on beside the roll-out"
+    await controller.site.finish()
+    await controller.reconcile()
+    assert world.ready() == {"p0", "p1", "p2", "p9"}
+    assert world.routed() == {"two"}
+
+
+async def test_a_paused_fleet_is_left_alone(world: World) -> None:
+    await apply_fleet(world.kube, "shop", "default", FleetSpec(proxy_service="s", paused=True))
+    compiled = world.controller.counters.compiled
+    await world.change("two")
+    assert world.pushes() == [1, 1, 1]
+    assert world.controller.counters.compiled == compiled
 
 
 async def test_without_a_fleet_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,9 +429,61 @@ async def test_no_proxies_are_no_reason_not_to_store_a_revision(monkeypatch: pyt
 
 async def test_a_killed_controller_leaves_nothing_half_done(world: World) -> None:
     world.kube.fail(1, lambda: Unavailable("api"), lambda call: call.resource == CONFIG_REVISIONS and call.writes)
-    with pytest.raises(Unavailable):
-        await world.change("two")
-    assert world.routed() == {"one"}
-    await world.controller.reconcile()
+    await world.change("two")
+    assert world.controller.counters.failures == 1
     assert world.routed() == {"two"}
     assert (await world.status()).last_good_revision == 2
+
+
+class Prefect:
+    """Takes the runs that are asked for; a test says when and how they end."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.asked: list[Run] = []
+        self.state = "RUNNING"
+
+    async def sync(self, _fleet: Fleet, revision: Revision, attempt: int = 0) -> Run:
+        self.asked.append(Run(f"r{len(self.asked)}", SYNC, f"{revision.number}/{attempt}"))
+        return self.asked[-1]
+
+    async def onboard(self, _fleet: Fleet, revision: Revision, pods: list[str], attempt: int = 0) -> Run:
+        self.asked.append(Run(f"r{len(self.asked)}", "proxy-onboarding", ",".join(pods)))
+        return self.asked[-1]
+
+    async def look(self, run: Run) -> Run:
+        return replace(run, state=self.state)
+
+
+async def test_a_fleet_whose_runner_is_prefect_gets_runs_and_no_pushes_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = await World(monkeypatch).open(runner="prefect")
+    prefect = Prefect(world)
+    world.controller.commissioner._delegate = prefect  # type: ignore[assignment]
+    for _ in range(3):
+        await world.controller.reconcile()
+    assert [(run.flow, run.key) for run in prefect.asked] == [(SYNC, "1/0")], "one run at a time"
+    assert world.pushes() == [0, 0, 0]
+    prefect.state = "COMPLETED"
+    fleet = world.controller.read_fleet()
+    assert fleet is not None
+    await world.controller.act(fleet)
+    assert world.controller.revision is not None
+    assert [run.flow for run in prefect.asked] == [SYNC, "proxy-onboarding"]
+    assert prefect.asked[-1].key == "p0,p1,p2", "one batch"
+
+
+async def test_a_run_that_fails_is_told_and_not_repeated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await World(monkeypatch).open(runner="prefect")
+    prefect = Prefect(world)
+    world.controller.commissioner._delegate = prefect  # type: ignore[assignment]
+    await world.controller.reconcile()
+    prefect.state = "FAILED"
+    fleet = world.controller.read_fleet()
+    assert fleet is not None
+    await world.controller.act(fleet)
+    assert "ended FAILED" in world.controller.last_error
+    await world.controller.compile(fleet)
+    assert world.controller.site.aim.is_settled
+    assert sum(run.flow == SYNC for run in prefect.asked) == 1

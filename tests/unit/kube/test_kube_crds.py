@@ -53,8 +53,8 @@ def nodes(schema: Object, path: str = "") -> Iterator[tuple[str, Object]]:
 ALL = [(f"{kind}{path}", node) for kind, crd in CRDS.items() for path, node in nodes(schema_of(crd))]
 
 
-def test_there_are_four_kinds() -> None:
-    assert sorted(CRDS) == ["ConfigRevision", "FleetMigration", "ProxyFleet", "ProxyInstance"]
+def test_there_are_five_kinds() -> None:
+    assert sorted(CRDS) == ["ConfigRevision", "FleetMigration", "ProxyFleet", "ProxyInstance", "SealedIdentity"]
     assert {crd["metadata"]["name"] for crd in CRDS.values()} == {f"{r.plural}.konverge.dev" for r, *_ in KINDS}
 
 

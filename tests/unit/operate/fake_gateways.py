@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from konverge.errors import KonvergeError, Unavailable
 from konverge.kong.outcomes import PushOutcome, Refused, Stored
+from konverge.model.counters import Counters
 from konverge.model.proxy import ZERO_HASH, Mtls, Proxy
 from konverge.operate.ports import DataPath, Gateway
 
@@ -26,8 +28,17 @@ class FakeProxy:
         self.refuses = False
         self.stuck = False
         """Stores what is pushed but goes on routing what it had."""
+        self.refusal: Callable[[bytes], PushOutcome | None] = lambda content: None
+        """Says what is refused of a configuration, and why."""
+        self.hangs: asyncio.Event | None = None
+        """Set: a push waits for it."""
         self.pushes = 0
         self.log: list[str] = []
+        self.traffic: Counters | None = None
+        self.per_read = Counters()
+        """What is counted from one reading of the counters to the next ..."""
+        self.harm = Counters()
+        """... and what comes on top while the last push is in force."""
 
     def _answer(self, what: str) -> None:
         self.log.append(what)
@@ -50,8 +61,12 @@ class FakeProxy:
         self._answer("push")
         self.pushes += 1
         await asyncio.sleep(0)
+        if self.hangs is not None:
+            await self.hangs.wait()
         if self.refuses:
             return Refused()
+        if (refused := self.refusal(content)) is not None:
+            return refused
         self.loaded = hashlib.md5(content).hexdigest()
         if not self.stuck:
             self.routes = self.markers.get(self.loaded, "")
@@ -62,6 +77,13 @@ class FakeProxy:
         await asyncio.sleep(0)
         good = self.sick is None and self.routes == marker
         return DataPath(attempts, attempts if good else 0, "" if good else "0: HTTP 404 instead of 200")
+
+    async def counters(self) -> Counters | None:
+        self._answer("counters")
+        await asyncio.sleep(0)
+        if self.traffic is not None:
+            self.traffic += self.per_read + (self.harm if self.pushes else Counters())
+        return self.traffic
 
 
 class FakeGateways:

@@ -202,6 +202,9 @@ class FakeKube(KubeClient):
         if call.method == "GET":
             return held
         if call.method == "DELETE":
+            wanted = ((body or {}).get("preconditions") or {}).get("resourceVersion")
+            if wanted and held and wanted != held["metadata"]["resourceVersion"]:
+                raise map_status(409, b'{"message":"the precondition does not hold","reason":"Conflict"}', str(call))
             self.drop(call.resource, call.name, namespace or "")
             return {"kind": "Status", "status": "Success"}
         if held is None:
@@ -254,7 +257,7 @@ class FakeKube(KubeClient):
 
 
 def _has_status(resource: Resource) -> bool:
-    return resource.kind in {"Pod", "Deployment", "ProxyFleet", "ProxyInstance", "FleetMigration"}
+    return resource.kind in {"Pod", "Deployment", "ProxyFleet", "ProxyInstance", "ConfigRevision", "FleetMigration"}
 
 
 def _without_version(body: Object) -> Object:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from konverge.decide.objects import IDENTITY_PATH
-from konverge.errors import Forbidden, Unavailable, VerificationFailed
+from konverge.errors import NotFound, VerificationFailed
 from konverge.kube.streaming import ExecResult
 from konverge.model.fleet import Fleet, FleetSpec
 from konverge.model.proxy import Proxy
-from konverge.operate import connecting, reloading
+from konverge.operate import reloading
 from konverge.operate.identities import create_authority, issue_proxies
-from konverge.operate.reloading import distribute
+from konverge.operate.proving import HOLDS, Seen
+from konverge.operate.reloading import Distribution, distribute
 from konverge.pki.bundle import build_bundle
 from konverge.pki.files import IdentityFiles
-from konverge.pki.handshake import Handshake, HandshakeReason
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 FLEET = Fleet(name="shop", namespace="ns", spec=FleetSpec(proxy_service="s"))
@@ -41,6 +42,7 @@ class Pods:
         self.reloaded: dict[str, bool] = dict.fromkeys(names, False)
         self.log: list[str] = []
         self.refused: set[str] = set()
+        self.down: set[str] = set()
         self.busy = self.most = 0
 
     async def exec(self, _kube: Any, pod: str, namespace: str, container: str, command: list[str]) -> ExecResult:
@@ -57,15 +59,18 @@ class Pods:
         self.reloaded[pod] = True
         return ExecResult(0, b"", b"")
 
-    async def proof(self, proxy: Proxy) -> str:
+    async def proof(self, proxy: Proxy) -> Seen:
+        if proxy.name in self.down:
+            return Seen("connection refused", reachable=False)
         if self.reloaded[proxy.name]:
             self.slow[proxy.name] -= 1
-        return "" if self.reloaded[proxy.name] and self.slow[proxy.name] < 0 else "it shows serial 1"
+        return HOLDS if self.reloaded[proxy.name] and self.slow[proxy.name] < 0 else Seen("it shows serial 1")
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reloading, "PAUSE", 0.0)
+    monkeypatch.setattr(reloading, "ABSENT_PAUSE", 0.0)
     monkeypatch.setattr(reloading, "FORCE_SECONDS", 0.05)
 
 
@@ -76,7 +81,7 @@ def use(monkeypatch: pytest.MonkeyPatch, pods: Pods) -> Pods:
 
 async def run(pods: Pods) -> dict[str, int]:
     kube: Any = object()
-    return {r.proxy: r.reloads for r in await distribute(kube, pods.proxies, FILES, pods.proof)}
+    return {r.proxy: r.reloads for r in await distribute(pods.proxies, Distribution(kube, FILES, pods.proof))}
 
 
 async def test_a_proxy_is_reloaded_after_the_projection_and_proven(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,33 +142,73 @@ async def test_a_proof_that_never_holds_ends(monkeypatch: pytest.MonkeyPatch) ->
         await run(pods)
 
 
+async def test_a_proxy_that_is_out_of_reach_owes_and_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = use(monkeypatch, Pods("a", "b", "c"))
+    pods.down.add("b")
+    kube: Any = object()
+    seen: list[str] = []
+    what = Distribution(kube, FILES, pods.proof, on_progress=lambda work: seen.append(work.proxy))
+    works = {work.proxy: work for work in await distribute(pods.proxies, what)}
+    assert {name: work.owes for name, work in works.items()} == {"a": False, "b": True, "c": False}
+    assert works["b"].seen == "connection refused"
+    assert pods.log == ["reload a", "reload c"]
+    assert sorted(seen) == ["a", "b", "c"]
+
+
+async def test_a_proxy_that_goes_away_while_it_is_worked_on_owes(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = use(monkeypatch, Pods("a", "b"))
+
+    async def vanish(*words: Any) -> ExecResult:
+        if words[1] == "a":
+            pods.down.add("a")
+            raise NotFound('pods "a" not found')
+        return await pods.exec(*words)
+
+    monkeypatch.setattr(reloading.streaming, "exec", vanish)
+    kube: Any = object()
+    works = {w.proxy: w.owes for w in await distribute(pods.proxies, Distribution(kube, FILES, pods.proof))}
+    assert works == {"a": True, "b": False}
+
+
+async def test_an_emergency_reports_who_refuses_its_files_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = use(monkeypatch, Pods("a", "b"))
+    pods.refused.add("a")
+    kube: Any = object()
+    works = await distribute(pods.proxies, Distribution(kube, FILES, pods.proof, stragglers=True))
+    assert [(w.proxy, w.owes) for w in works] == [("a", True), ("b", False)]
+    assert "kong reload ended with 1" in works[0].seen
+
+
+async def test_at_most_one_in_twenty_is_reloaded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = use(monkeypatch, Pods(*(f"p{i}" for i in range(40))))
+    busy, most = 0, 0
+    original = pods.exec
+
+    async def count(*words: Any) -> ExecResult:
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        try:
+            await asyncio.sleep(0)
+            return await original(*words)
+        finally:
+            busy -= 1
+
+    monkeypatch.setattr(reloading.streaming, "exec", count)
+    assert len(await run(pods)) == 40
+    assert most == 2
+
+
 async def test_one_good_handshake_between_bad_ones_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     pods = use(monkeypatch, Pods("a"))
     answers = iter(["old", "", "old", "", ""])
     proof_calls = 0
 
-    async def proof(_: Proxy) -> str:
+    async def proof(_: Proxy) -> Seen:
         nonlocal proof_calls
         proof_calls += 1
-        return next(answers)
+        return Seen(next(answers))
 
     kube: Any = object()
-    await distribute(kube, pods.proxies, FILES, proof)
+    await distribute(pods.proxies, Distribution(kube, FILES, proof))
     assert proof_calls == 5, "two in a row count: old workers still answer for a while"
-
-
-@pytest.mark.parametrize(
-    ("reason", "kind", "name"),
-    [
-        (HandshakeReason.CLIENT_REFUSED, Forbidden, "IdentityRefused"),
-        (HandshakeReason.SERVER_UNTRUSTED, VerificationFailed, "ServerUntrusted"),
-        (HandshakeReason.TLS_FAILED, Unavailable, "ProxyUnreachable"),
-        (HandshakeReason.NO_ANSWER, Unavailable, "ProxyUnreachable"),
-        (HandshakeReason.UNREACHABLE, Unavailable, "ProxyUnreachable"),
-    ],
-)
-def test_a_handshake_says_which_side_refused(reason: HandshakeReason, kind: type[Exception], name: str) -> None:
-    error = connecting.map_handshake(Proxy(name="p1", namespace="ns", ip="127.0.0.2"), Handshake(reason, "why"))
-    assert type(error) is kind
-    assert error.reason == name
-    assert error.message == "Proxy p1 at 127.0.0.2:8444: why"

@@ -6,18 +6,33 @@ import asyncio
 import base64
 import random
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from fake_kube import FakeKube, Killed
 
-from konverge.errors import NotFound, Unavailable, VerificationFailed
+from konverge.errors import Conflict, NotFound, Unavailable, VerificationFailed
+from konverge.kong.declarative import serialise
 from konverge.kube.resources import CONFIG_REVISIONS, PROXY_FLEETS, SECRETS
 from konverge.model.fleet import Fleet, FleetSpec, FleetStatus
-from konverge.model.revision import Revision
+from konverge.model.revision import Revision, RevisionOutcome, RevisionStatus
 from konverge.operate import revisions
 from konverge.operate.fleets import parse_fleet
-from konverge.operate.revisions import HISTORY_LIMIT, list_revisions, load_revision, store_revision
+from konverge.operate.revisions import (
+    CHUNK_TYPE,
+    list_records,
+    list_revisions,
+    load_revision,
+    read_versions,
+    record_verdict,
+    store_revision,
+)
+
+HISTORY_LIMIT = FleetSpec(proxy_service="s").history_limit
+PENDING, GOOD = RevisionOutcome.PENDING, RevisionOutcome.GOOD
+HARMFUL, SUPERSEDED = RevisionOutcome.HARMFUL, RevisionOutcome.SUPERSEDED
+NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -189,12 +204,14 @@ async def test_what_a_killed_writer_left_behind_goes(
 
 async def test_the_bytes_of_a_writer_at_work_are_left_alone(kube: FakeKube, fleet: Fleet) -> None:
     labels = {"konverge.dev/fleet": "shop", "konverge.dev/revision": "2"}
-    kube.put(SECRETS, {"metadata": {"name": "shop-000002-cafe-0", "labels": labels}, "data": {}})
+    kube.put(SECRETS, {"metadata": {"name": "shop-000002-cafe-0", "labels": labels}, "type": CHUNK_TYPE, "data": {}})
+    past = {"konverge.dev/fleet": "shop", "konverge.dev/revision": "1"}
+    kube.put(SECRETS, {"metadata": {"name": "sources-of-1", "labels": past}, "type": "Opaque", "data": {}})
     other = {"konverge.dev/fleet": "other", "konverge.dev/revision": "1"}
     kube.put(SECRETS, {"metadata": {"name": "other-000001-cafe-0", "labels": other}, "data": {}})
     kube.put(SECRETS, {"metadata": {"name": "identity", "labels": {"konverge.dev/fleet": "shop"}}, "data": {}})
     await store_revision(kube, fleet, draft())
-    assert {"shop-000002-cafe-0", "other-000001-cafe-0", "identity"} <= set(chunks(kube))
+    assert {"shop-000002-cafe-0", "sources-of-1", "other-000001-cafe-0", "identity"} <= set(chunks(kube))
 
 
 async def test_the_history_is_bounded_and_keeps_what_counts(kube: FakeKube, fleet: Fleet) -> None:
@@ -206,6 +223,33 @@ async def test_the_history_is_bounded_and_keeps_what_counts(kube: FakeKube, flee
     for number in kept:
         assert (await load_revision(kube, fleet, number)).content == b"%d" % number
     assert len(chunks(kube)) == len(kept)
+
+
+async def test_the_limit_is_the_fleets_own(kube: FakeKube, fleet: Fleet) -> None:
+    small = fleet.replace(spec=fleet.spec.replace(history_limit=2))
+    for number in range(1, 6):
+        await store_revision(kube, small, draft(b"%d" % number))
+    assert [spec.number for spec in await list_revisions(kube, fleet)] == [5, 4]
+
+
+async def test_what_was_pinned_after_the_caller_had_read_the_fleet_stays(kube: FakeKube, fleet: Fleet) -> None:
+    small = fleet.replace(spec=fleet.spec.replace(history_limit=2))
+    for number in range(1, 4):
+        await store_revision(kube, small, draft(b"%d" % number))
+    kube.one(PROXY_FLEETS, "shop")["spec"]["pinnedRevision"] = 2
+    for number in range(4, 7):
+        await store_revision(kube, small, draft(b"%d" % number))
+    assert [spec.number for spec in await list_revisions(kube, fleet)] == [6, 5, 2]
+
+
+async def test_the_newest_good_revision_stays_although_no_status_names_it(kube: FakeKube, fleet: Fleet) -> None:
+    small = fleet.replace(spec=fleet.spec.replace(history_limit=2))
+    await store_revision(kube, small, draft(b"good"))
+    await record_verdict(kube, small, 1, GOOD)
+    for number in range(2, 6):
+        await store_revision(kube, small, draft(b"%d" % number))
+        await record_verdict(kube, small, number, HARMFUL, "ConfigurationRefused")
+    assert [spec.number for spec in await list_revisions(kube, fleet)] == [5, 4, 1]
 
 
 async def test_pruning_goes_on_where_it_was_killed(kube: FakeKube, fleet: Fleet) -> None:
@@ -232,3 +276,121 @@ def test_the_bytes_are_not_shown() -> None:
     secret = replace(draft(b"hunter2"), number=3)
     assert "hunter2" not in repr(secret)
     assert "hunter2" not in str(secret)
+
+
+async def verdicts(kube: FakeKube, fleet: Fleet) -> dict[int, RevisionStatus]:
+    return {record.number: record.status for record in await list_records(kube, fleet)}
+
+
+async def test_a_verdict_is_written_once_with_its_time(kube: FakeKube, fleet: Fleet) -> None:
+    await store_revision(kube, fleet, draft())
+    assert (await verdicts(kube, fleet))[1] == RevisionStatus()
+    await record_verdict(kube, fleet, 1, GOOD, "Configured", "all 3", clock=lambda: NOW)
+    before = list(kube.writes)
+    later = NOW + timedelta(hours=1)
+    status = await record_verdict(kube, fleet, 1, GOOD, "Configured", "all 3", clock=lambda: later)
+    assert kube.writes == before
+    assert status == RevisionStatus(outcome=GOOD, reason="Configured", message="all 3", since=NOW, last_good=NOW)
+    assert (await verdicts(kube, fleet))[1] == status
+
+
+async def test_a_harmful_revision_remembers_when_it_was_good(kube: FakeKube, fleet: Fleet) -> None:
+    await store_revision(kube, fleet, draft())
+    await record_verdict(kube, fleet, 1, GOOD, clock=lambda: NOW)
+    later = NOW + timedelta(hours=1)
+    await record_verdict(kube, fleet, 1, HARMFUL, "TooManyErrors", "x" * 5000, clock=lambda: later)
+    status = (await verdicts(kube, fleet))[1]
+    assert (status.outcome, status.since, status.last_good) == (HARMFUL, later, NOW)
+    assert len(status.message) == revisions.MESSAGE_LIMIT
+
+
+@pytest.mark.parametrize("judged", [GOOD, HARMFUL])
+@pytest.mark.parametrize("weaker", [PENDING, SUPERSEDED])
+async def test_a_judged_revision_is_not_called_superseded(
+    kube: FakeKube, fleet: Fleet, judged: RevisionOutcome, weaker: RevisionOutcome
+) -> None:
+    await store_revision(kube, fleet, draft())
+    await record_verdict(kube, fleet, 1, judged)
+    await record_verdict(kube, fleet, 1, weaker)
+    assert (await verdicts(kube, fleet))[1].outcome is judged
+
+
+async def test_a_good_one_supersedes_what_nobody_judged(kube: FakeKube, fleet: Fleet) -> None:
+    for content in (b"a", b"b", b"c", b"d"):
+        await store_revision(kube, fleet, draft(content))
+    await record_verdict(kube, fleet, 1, HARMFUL, "ConfigurationRefused")
+    await record_verdict(kube, fleet, 3, GOOD)
+    outcomes = [status.outcome for status in (await verdicts(kube, fleet)).values()]
+    assert outcomes == [PENDING, GOOD, SUPERSEDED, HARMFUL]
+    assert (await verdicts(kube, fleet))[2].message == "revision 3 took its place"
+
+
+async def test_a_verdict_on_a_pruned_revision_is_no_failure(kube: FakeKube, fleet: Fleet) -> None:
+    assert await record_verdict(kube, fleet, 7, GOOD) is None
+    assert kube.writes == []
+
+
+async def test_a_verdict_survives_another_writer(kube: FakeKube, fleet: Fleet) -> None:
+    await store_revision(kube, fleet, draft())
+    kube.fail(2, lambda: Conflict("stale"), lambda call: call.subresource == "status")
+    await record_verdict(kube, fleet, 1, GOOD)
+    assert (await verdicts(kube, fleet))[1].outcome is GOOD
+
+
+def document(**routes: str) -> bytes:
+    tags = {name: ["k8s-name:" + name, "k8s-namespace:shop", "k8s-kind:Ingress"] for name in routes}
+    listed = [{"name": name, "paths": [path], "tags": tags[name]} for name, path in routes.items()]
+    return serialise({"services": [{"name": "web", "host": "web", "routes": listed}]})
+
+
+async def reasons(kube: FakeKube, fleet: Fleet) -> list[str]:
+    return [record.spec.reason for record in await list_records(kube, fleet)]
+
+
+async def test_the_reason_names_the_objects_that_changed(kube: FakeKube, fleet: Fleet) -> None:
+    for content in (document(a="/a"), document(a="/b", c="/c"), document(c="/c"), b"no JSON at all"):
+        await store_revision(kube, fleet, draft(content))
+    assert await reasons(kube, fleet) == [
+        "",
+        "removed: Ingress/shop/a",
+        "added: Ingress/shop/c; changed: Ingress/shop/a",
+        "the first configuration",
+    ]
+
+
+async def test_a_damaged_revision_before_it_holds_up_no_change(kube: FakeKube, fleet: Fleet) -> None:
+    await store_revision(kube, fleet, draft(document(a="/a")))
+    for secret in kube.all(SECRETS):
+        kube.drop(SECRETS, secret["metadata"]["name"])
+    stored = await store_revision(kube, fleet, draft(document(a="/b")))
+    assert stored.number == 2
+    assert (await reasons(kube, fleet))[0] == ""
+
+
+async def test_a_caller_that_knows_the_revision_before_spares_its_reading(kube: FakeKube, fleet: Fleet) -> None:
+    first = await store_revision(kube, fleet, draft(document(a="/a")))
+    kube.calls.clear()
+    await store_revision(kube, fleet, draft(document(a="/b")), previous=first)
+    assert not [call for call in kube.calls if call.resource == SECRETS and call.name and not call.writes]
+    assert (await reasons(kube, fleet))[0] == "changed: Ingress/shop/a"
+
+
+async def test_a_given_reason_and_the_versions_of_the_sources_are_stored(kube: FakeKube, fleet: Fleet) -> None:
+    sources = [
+        {"kind": kind, "metadata": {"resourceVersion": v}} for kind, v in (("A", "9"), ("A", "10"), ("B", "x"))
+    ]
+    await store_revision(kube, fleet, draft(), reason="fallback without A/b/c", sources=read_versions(sources))
+    spec = kube.one(CONFIG_REVISIONS, "shop-000001")["spec"]
+    assert (spec["reason"], spec["sources"]) == ("fallback without A/b/c", {"A": "10"})
+
+
+async def test_a_revision_whose_spec_cannot_be_read_is_damage_and_hides_no_other(
+    kube: FakeKube, fleet: Fleet
+) -> None:
+    await store_revision(kube, fleet, draft(b"a"))
+    await store_revision(kube, fleet, draft(b"b"))
+    kube.one(CONFIG_REVISIONS, "shop-000001")["spec"] = {"fleet": "shop", "number": "none"}
+    assert [spec.number for spec in await list_revisions(kube, fleet)] == [2]
+    with pytest.raises(VerificationFailed, match="shop-000001: its spec cannot be read") as caught:
+        await load_revision(kube, fleet, 1)
+    assert caught.value.reason == "RevisionDamaged"

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from fake_kube import Call, FakeKube, Killed
 
-from konverge.decide.rotating import plan_rotation
-from konverge.errors import VerificationFailed
-from konverge.kube.resources import PROXY_FLEETS, SECRETS
+from konverge.decide.rotating import AUTHORITY_STEPS, SHORT_STEPS, plan_rotation
+from konverge.errors import Unavailable, VerificationFailed
+from konverge.kube.resources import PODS, PROXY_FLEETS, PROXY_INSTANCES, SECRETS
+from konverge.kube.streaming import ExecResult
 from konverge.model.fleet import FleetSpec
 from konverge.model.proxy import Proxy
-from konverge.model.rotation import RotationKind, RotationStep
-from konverge.operate import rotating
+from konverge.model.rotation import RotationKind, RotationStep, StepReport
+from konverge.operate import observing, proving, reloading, rotating
 from konverge.operate.fleets import parse_fleet
+from konverge.operate.healing import heal_identities
 from konverge.operate.identities import FleetKeys, ensure_identity, load_keys
-from konverge.operate.reloading import Proof, Reload
-from konverge.operate.rotating import ROTATION_STEPS, Rotation, list_certificates, observe
+from konverge.operate.observing import Observer, list_certificates
+from konverge.operate.rotating import Rotation, run_step
 from konverge.pki.authority import Identity
 from konverge.pki.bundle import TrustBundle
-from konverge.pki.files import CONTROLLER_BUNDLE_FILE, IdentityFiles, read_files
+from konverge.pki.files import CONTROLLER_BUNDLE_FILE, PROXY_BUNDLE_FILE, IdentityFiles, read_files
 from konverge.pki.handshake import Handshake, HandshakeReason
+from konverge.pki.resuming import Visit
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -42,7 +46,14 @@ class Fleet:
         self.in_force: dict[str, IdentityFiles] = {}
         self.proxies = [Proxy(name=f"p{i}", namespace="default", ip=f"ip{i}") for i in range(proxies)]
         self.down: set[str] = set()
+        self.stubborn: set[str] = set()
+        """Proxies whose reload is refused."""
         self.strangers: list[str] = []
+        self.abandoned: set[str] = set()
+        """Proxies that an emergency has left behind."""
+        self.reports: list[StepReport] = []
+        for proxy in self.proxies:
+            self.kube.put(PODS, {"metadata": {"name": proxy.name}, "status": {"conditions": []}})
 
     async def open(self) -> Fleet:
         await ensure_identity(self.kube, self.fleet, self.clock)
@@ -59,16 +70,23 @@ class Fleet:
     async def keys(self) -> FleetKeys:
         return await load_keys(self.kube, self.fleet, self.clock)
 
-    async def rotate(self, kind: RotationKind) -> list[str]:
+    async def rotate(self, kind: RotationKind, revoked: str = "") -> list[str]:
         """What the flow does."""
         done = []
-        for step in plan_rotation(kind, observe(await self.keys(), self.clock)):
-            await self.step(step)
+        keys = await self.keys()
+        stored, seen = await Rotation(self.kube, self.fleet, self.clock).observe(keys)
+        self.reports = []
+        for step in plan_rotation(kind, stored, seen, revoked=revoked):
+            report = await self.step(step, emergency=kind is RotationKind.EMERGENCY)
+            self.reports.append(report)
             done.append(step.value)
+            if report.waiting:
+                break
         return done
 
-    async def step(self, step: RotationStep) -> str:
-        return await ROTATION_STEPS[step](Rotation(self.kube, self.fleet, self.clock, since=self.since))
+    async def step(self, step: RotationStep, *, emergency: bool = False) -> StepReport:
+        rotation = Rotation(self.kube, self.fleet, self.clock, since=self.since, emergency=emergency)
+        return await run_step(rotation, step)
 
     since: datetime | None = START + timedelta(minutes=1)
 
@@ -87,24 +105,33 @@ class Fleet:
             return Handshake(HandshakeReason.CLIENT_REFUSED, "refused", shown, verified=True)
         return Handshake(HandshakeReason.ACCEPTED, "", shown, "TLSv1.3", verified=True, accepted=True)
 
-    async def distribute(self, kube: Any, proxies: list[Proxy], files: IdentityFiles, proof: Proof) -> list[Reload]:
-        """Reload a proxy whose proof does not hold; each reload is a moment at which everything may end."""
-        for proxy in proxies:
-            if await proof(proxy):
-                await kube.request("GET", "/api/v1/namespaces/default/secrets/" + self.fleet.proxy_secret)
-                self.in_force[proxy.ip] = files
-                self._note_strangers(Call("RELOAD", SECRETS, proxy.name))
-            seen = await proof(proxy)
-            if seen:
-                raise VerificationFailed(f"proxy {proxy.name}: {seen}", reason="NotInForce")
-        return []
+    async def visit(self, ip: str, port: int, name: str, context: Any, *, session: Any = None) -> Visit:
+        """A session is kept by the name of the certificate's issuer and never resumed: caches are off."""
+        shown = await self.prove(ip, port, name, context)
+        if shown.reason is HandshakeReason.UNREACHABLE:
+            raise Unavailable("refused")
+        return Visit(reused=False, refusal="" if shown.accepted else "The SSL certificate error")
+
+    async def exec(self, _kube: Any, pod: str, _namespace: str, _container: str, command: list[str]) -> ExecResult:
+        """Project the stored files at once; a reload takes them, and each is a moment at which all may end."""
+        await self.kube.request("GET", "/api/v1/namespaces/default/secrets/" + self.fleet.proxy_secret)
+        files = self._stored(self.fleet.proxy_secret, PROXY_BUNDLE_FILE)
+        if command[0] == "cat":
+            return ExecResult(0, files.data[command[1].rpartition("/")[2]], b"")
+        if pod in self.stubborn:
+            return ExecResult(1, b"", b"nginx: [emerg] cannot load certificate")
+        self.in_force[f"ip{pod[1:]}"] = files
+        self._note_strangers(Call("RELOAD", SECRETS, pod))
+        return ExecResult(0, b"", b"")
 
     def _note_strangers(self, call: Call) -> None:
         """The controller as stored must get on with every proxy as it runs, at every moment."""
         if not call.writes:
             return
-        files = self._stored_controller()
+        files = self._stored(self.fleet.controller_secret, CONTROLLER_BUNDLE_FILE)
         for proxy in self.proxies:
+            if proxy.name in self.abandoned:
+                continue
             held = self.in_force[proxy.ip]
             ours, theirs = files.identity.certificate.issuer, held.identity.certificate.issuer
             if ours not in {a.subject for a in held.bundle.authorities}:
@@ -112,9 +139,20 @@ class Fleet:
             if theirs not in {a.subject for a in files.bundle.authorities}:
                 self.strangers.append(f"the controller does not know {proxy.name} after {call}")
 
-    def _stored_controller(self) -> IdentityFiles:
-        data = self.kube.one(SECRETS, self.fleet.controller_secret)["data"]
-        return read_files({k: base64.b64decode(v) for k, v in data.items()}, self.now, CONTROLLER_BUNDLE_FILE)
+    def _stored(self, name: str, bundle_file: str) -> IdentityFiles:
+        data = self.kube.one(SECRETS, name)["data"]
+        return read_files({k: base64.b64decode(v) for k, v in data.items()}, self.now, bundle_file)
+
+    async def then_only(self, *, left_out: tuple[str, ...] = ()) -> None:
+        """One authority is in force everywhere; nobody met a stranger on the way."""
+        assert self.strangers == []
+        keys = await self.keys()
+        assert keys.authorities.successor is None
+        current = keys.authorities.current.certificate
+        running = [files for ip, files in self.in_force.items() if f"p{ip[2:]}" not in left_out]
+        for files in (keys.controller.files, keys.proxies.files, *running):
+            assert files.identity.certificate.issuer == current.subject
+            assert files.bundle.fingerprints == {current.fingerprint}
 
 
 @pytest.fixture
@@ -124,24 +162,26 @@ async def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
     async def proxies(*_: Any) -> list[Proxy]:
         return opened.proxies
 
-    monkeypatch.setattr(rotating, "build_client_context", lambda bundle, identity: (bundle, identity))
-    monkeypatch.setattr(rotating, "prove", opened.prove)
-    monkeypatch.setattr(rotating, "distribute", opened.distribute)
+    for module in (observing, proving):
+        monkeypatch.setattr(module, "build_client_context", lambda bundle, identity: (bundle, identity))
+        monkeypatch.setattr(module, "prove", opened.prove)
+    monkeypatch.setattr(proving, "visit", opened.visit)
+    monkeypatch.setattr(reloading.streaming, "exec", opened.exec)
     monkeypatch.setattr(rotating, "discover_proxies", proxies)
+    for module, name in ((reloading, "PAUSE"), (reloading, "ABSENT_PAUSE"), (observing, "PAUSE")):
+        monkeypatch.setattr(module, name, 0.0)
+    monkeypatch.setattr(reloading, "FORCE_SECONDS", 0.02)
+    monkeypatch.setattr(rotating, "SETTLE_SECONDS", 0.0)
     return await opened.open()
 
 
 async def test_an_authority_is_rotated_in_five_steps(fleet: Fleet) -> None:
     before = await fleet.keys()
-    assert await fleet.rotate(RotationKind.AUTHORITY) == [s.value for s in RotationStep]
-    after = await fleet.keys()
-    assert fleet.strangers == []
-    assert after.authorities.successor is None
-    new, old = after.authorities.current.certificate, before.authorities.current.certificate
+    assert await fleet.rotate(RotationKind.AUTHORITY) == [s.value for s in AUTHORITY_STEPS]
+    new, old = (await fleet.keys()).authorities.current.certificate, before.authorities.current.certificate
     assert new.fingerprint != old.fingerprint
-    for files in (after.controller.files, after.proxies.files, *fleet.in_force.values()):
-        assert files.identity.certificate.issuer == new.subject
-        assert files.bundle.fingerprints == {new.fingerprint}
+    await fleet.then_only()
+    assert [r.owing for r in fleet.reports] == [()] * 5
 
 
 async def test_leaves_are_rotated_under_the_same_authority(fleet: Fleet) -> None:
@@ -187,52 +227,157 @@ async def test_killed_at_any_write_it_goes_on_and_ends(
     fleet.kube.after.append(fleet._note_strangers)
     old = await fleet.keys()
     await fleet.rotate(RotationKind.AUTO if old.authorities.successor else kind)
-    assert fleet.strangers == []
-    keys = await fleet.keys()
-    assert keys.authorities.successor is None
-    current = keys.authorities.current.certificate
-    for files in (keys.controller.files, keys.proxies.files, *fleet.in_force.values()):
-        assert files.identity.certificate.issuer == current.subject
-        assert files.bundle.fingerprints == {current.fingerprint}
+    await fleet.then_only()
     assert killed or write >= (2 if kind is RotationKind.LEAF else 8)
 
 
-@pytest.mark.parametrize("step", [RotationStep.TRUST_BOTH, RotationStep.REISSUE, RotationStep.RETIRE])
-async def test_a_proxy_that_is_down_stops_the_step_and_is_named_and_it_goes_on_later(
-    fleet: Fleet, step: RotationStep
-) -> None:
-    for earlier in list(RotationStep)[: list(RotationStep).index(step)]:
-        await fleet.step(earlier)
-    fleet.down.add("ip1")
-    with pytest.raises(VerificationFailed, match="p1"):
+@pytest.mark.parametrize("write", range(7))
+async def test_an_emergency_killed_at_any_write_goes_on(fleet: Fleet, write: int) -> None:
+    revoked = (await fleet.keys()).authorities.current.certificate.fingerprint
+    fleet.kube.kill_at(write, after=True)
+    with suppress(Killed):
+        await fleet.rotate(RotationKind.EMERGENCY, revoked)
+    fleet.kube.heal()
+    fleet.kube.after.append(fleet._note_strangers)
+    await fleet.rotate(RotationKind.EMERGENCY, revoked)
+    await fleet.then_only()
+    assert revoked not in (await fleet.keys()).controller.files.bundle.fingerprints
+    assert await fleet.rotate(RotationKind.EMERGENCY, revoked) == [], "the same again has nothing left to do"
+
+
+async def test_an_emergency_reloads_each_proxy_twice_only(fleet: Fleet) -> None:
+    assert await fleet.rotate(RotationKind.EMERGENCY) == [s.value for s in SHORT_STEPS]
+    await fleet.then_only()
+    assert sum(work.reloads for report in fleet.reports for work in report.proxies) == 2 * len(fleet.proxies)
+
+
+async def test_a_compromised_successor_is_replaced_after_the_begun_rotation(fleet: Fleet) -> None:
+    for step in AUTHORITY_STEPS[:3]:
         await fleet.step(step)
+    successor = (await fleet.keys()).authorities.successor
+    assert successor is not None
+    revoked = successor.certificate.fingerprint
+    done = await fleet.rotate(RotationKind.EMERGENCY, revoked)
+    assert done == ["replace", "switch", "retire", *(s.value for s in SHORT_STEPS)]
+    await fleet.then_only()
+    assert (await fleet.keys()).authorities.current.certificate.fingerprint != revoked
+
+
+@pytest.mark.parametrize("kind", [RotationKind.LEAF, RotationKind.AUTHORITY])
+async def test_a_proxy_that_is_down_owes_and_catches_up(fleet: Fleet, kind: RotationKind) -> None:
+    fleet.down.add("ip1")
+    before = await fleet.keys()
+    done = await fleet.rotate(kind)
+    assert fleet.strangers == [], "what is down may come back with what it had"
+    assert fleet.reports[-1].owing == ("p1",)
+    after = await fleet.keys()
+    serials = [k.controller.files.identity.certificate.serial for k in (before, after)]
+    if kind is RotationKind.LEAF:
+        assert done == ["reissue", "switch"]
+        assert serials[0] != serials[1]
+    else:
+        assert done == ["prepare", "trust-both", "reissue", "switch"], "the old authority stays"
+        assert fleet.reports[-1].waiting
+        assert serials[0] == serials[1], "p1 knows the old authority only"
+        assert "waits for p1 (connection refused)" in fleet.reports[-1].message
+    fleet.down.clear()
+    fleet.since = None
+    assert (await fleet.rotate(RotationKind.AUTO))[0] == "reissue"
+    await fleet.then_only()
+    assert await fleet.rotate(RotationKind.AUTO) == []
+
+
+async def test_while_it_waits_the_controllers_leaf_is_renewed_by_the_authority_that_all_know(fleet: Fleet) -> None:
+    fleet.down.add("ip1")
+    await fleet.rotate(RotationKind.AUTHORITY)
+    before = await fleet.keys()
+    fleet.since = None
+    fleet.now = START + timedelta(days=21)
+    await fleet.rotate(RotationKind.AUTO)
+    after = await fleet.keys()
+    leaves = [k.controller.files.identity.certificate for k in (before, after)]
+    assert leaves[0].serial != leaves[1].serial
+    assert leaves[0].issuer == leaves[1].issuer == after.authorities.current.certificate.subject
     assert fleet.strangers == []
+
+
+async def test_a_proxy_that_goes_down_before_the_retirement_holds_it_up(fleet: Fleet) -> None:
+    for step in AUTHORITY_STEPS[:4]:
+        await fleet.step(step)
+    fleet.down.add("ip1")
+    report = await fleet.step(RotationStep.RETIRE)
+    assert report.waiting
+    assert report.owing == ("p1",)
+    assert (await fleet.keys()).authorities.successor is not None
     fleet.down.clear()
     await fleet.rotate(RotationKind.AUTO)
-    assert fleet.strangers == []
-    assert (await fleet.keys()).authorities.successor is None
+    await fleet.then_only()
 
 
-async def test_the_controller_does_not_switch_before_every_proxy_lets_it_in(fleet: Fleet) -> None:
-    for step in (RotationStep.PREPARE, RotationStep.TRUST_BOTH, RotationStep.REISSUE):
+async def test_a_switched_controller_never_goes_back_while_a_proxy_is_down(fleet: Fleet) -> None:
+    for step in AUTHORITY_STEPS[:4]:
         await fleet.step(step)
     before = await fleet.keys()
-    fleet.down.add("ip2")
-    with pytest.raises(VerificationFailed, match=r"Not let in by: p2 \(connection refused\)") as caught:
-        await fleet.step(RotationStep.SWITCH)
+    fleet.down.add("ip1")
+    assert (await fleet.rotate(RotationKind.AUTO))[-1] == "retire"
+    assert fleet.reports[-1].waiting
+    after = await fleet.keys()
+    issuers = [keys.controller.files.identity.certificate.issuer for keys in (before, after)]
+    assert issuers[0] == issuers[1] != after.authorities.current.certificate.subject
+
+
+@pytest.mark.parametrize("how", ["down", "stubborn"])
+async def test_an_emergency_leaves_stragglers_behind_and_out_of_traffic(fleet: Fleet, how: str) -> None:
+    fleet.abandoned.add("p1")
+    (fleet.down if how == "down" else fleet.stubborn).add("ip1" if how == "down" else "p1")
+    done = await fleet.rotate(RotationKind.EMERGENCY)
+    assert done == [s.value for s in SHORT_STEPS]
+    await fleet.then_only(left_out=("p1",))
+    gate = fleet.kube.one(PODS, "p1")["status"]["conditions"][0]
+    assert (gate["type"], gate["status"], gate["reason"]) == ("konverge.dev/configured", "False", "IdentityOwed")
+    assert fleet.kube.one(PODS, "p0")["status"]["conditions"] == []
+    assert fleet.kube.one(PROXY_INSTANCES, "p1")["status"]["phase"] == "Quarantined"
+    fleet.down.clear()
+    fleet.stubborn.clear()
+    fleet.since = None
+    proxies = [proxy for proxy in fleet.proxies if proxy.name == "p1"]
+    assert [w.owes for w in await heal_identities(fleet.kube, fleet.fleet, proxies, fleet.clock)] == [False]
+    await fleet.then_only()
+
+
+async def test_an_emergency_that_nobody_follows_stops_before_the_controller_is_shut_out(fleet: Fleet) -> None:
+    fleet.stubborn |= {"p0", "p1", "p2"}
+    with pytest.raises(VerificationFailed) as caught:
+        await fleet.rotate(RotationKind.EMERGENCY)
     assert caught.value.reason == "NotLetIn"
-    serial = (await fleet.keys()).controller.files.identity.certificate.serial
-    assert serial == before.controller.files.identity.certificate.serial
+    assert fleet.strangers == []
+
+
+async def test_a_proxy_that_refuses_its_new_files_is_named_and_it_goes_on_later(fleet: Fleet) -> None:
+    fleet.stubborn.add("p1")
+    with pytest.raises(VerificationFailed, match=r"proxy p1: kong reload ended with 1: nginx: \[emerg\]"):
+        await fleet.rotate(RotationKind.AUTHORITY)
+    assert fleet.strangers == []
+    fleet.stubborn.clear()
+    await fleet.rotate(RotationKind.AUTO)
+    await fleet.then_only()
 
 
 @pytest.mark.parametrize(
     ("last", "holders"),
-    [(RotationStep.TRUST_BOTH, ["the controller", "p0", "p1", "p2"]), (RotationStep.REISSUE, ["the controller"])],
+    [
+        (
+            RotationStep.TRUST_BOTH,
+            ["the controller (it holds a certificate of the old authority)"]
+            + [f"p{i} (it shows a certificate of the old authority)" for i in range(3)],
+        ),
+        (RotationStep.REISSUE, ["the controller (it holds a certificate of the old authority)"]),
+    ],
 )
 async def test_an_early_retirement_is_refused_with_the_names_of_the_holders(
     fleet: Fleet, last: RotationStep, holders: list[str]
 ) -> None:
-    for step in list(RotationStep)[: list(RotationStep).index(last) + 1]:
+    for step in AUTHORITY_STEPS[: AUTHORITY_STEPS.index(last) + 1]:
         await fleet.step(step)
     before = list(fleet.kube.writes)
     with pytest.raises(VerificationFailed) as caught:
@@ -242,13 +387,36 @@ async def test_an_early_retirement_is_refused_with_the_names_of_the_holders(
     assert fleet.kube.writes == before
 
 
+@pytest.mark.parametrize("step", [RotationStep.REISSUE, RotationStep.SWITCH])
+async def test_a_step_before_its_time_is_refused(fleet: Fleet, step: RotationStep) -> None:
+    await fleet.step(RotationStep.PREPARE)
+    before = list(fleet.kube.writes)
+    with pytest.raises(VerificationFailed, match="it does not trust the new authority") as caught:
+        await fleet.step(step)
+    assert caught.value.reason == "NotLetIn"
+    assert fleet.kube.writes == before
+
+
 async def test_a_proxy_that_missed_the_reissue_holds_the_retirement_up(fleet: Fleet) -> None:
     old = fleet.in_force["ip1"]
-    for step in list(RotationStep)[:4]:
+    for step in AUTHORITY_STEPS[:4]:
         await fleet.step(step)
     both = fleet.in_force["ip1"].bundle
     fleet.in_force["ip1"] = IdentityFiles(old.identity, both)
-    with pytest.raises(VerificationFailed, match="still needed by p1; it is not retired"):
+    with pytest.raises(VerificationFailed, match=r"still needed by p1 .*; it is not retired"):
+        await fleet.step(RotationStep.RETIRE)
+
+
+async def test_a_proxy_that_resumes_sessions_is_found_out(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in AUTHORITY_STEPS[:4]:
+        await fleet.step(step)
+
+    async def resume(_ip: str, _port: int, _name: str, _context: Any, *, session: Any = None) -> Visit:
+        return Visit(reused=session is not None, session=object())  # type: ignore[arg-type]
+
+    monkeypatch.setattr(proving, "visit", resume)
+    monkeypatch.setattr(reloading, "PROJECTION_SECONDS", 0.1)
+    with pytest.raises(VerificationFailed, match=r"it lets a resumed session of .* in"):
         await fleet.step(RotationStep.RETIRE)
 
 
@@ -265,14 +433,16 @@ async def test_two_rotations_at_once_do_not_make_two_successors(fleet: Fleet) ->
     )
     failed = [r for r in results if isinstance(r, BaseException)]
     assert [getattr(f, "reason", "") for f in failed] == ["Conflict"]
-    assert await fleet.step(RotationStep.PREPARE) == "a successor exists"
+    assert (await fleet.step(RotationStep.PREPARE)).message == "a successor exists"
 
 
 async def test_what_is_shown_to_people_holds_no_key(fleet: Fleet) -> None:
     await fleet.step(RotationStep.PREPARE)
     keys = await fleet.keys()
-    views = list_certificates(keys, fleet.clock)
-    assert [v.role for v in views] == ["authority", "next authority", "controller", "proxies"]
+    seen = await Observer.of(keys, fleet.clock).look(fleet.proxies)
+    views = list_certificates(keys, fleet.clock, seen)
+    assert [v.role for v in views] == ["authority", "next authority", "controller", "proxies", *["proxy"] * 3]
+    assert [v.pod for v in views[4:]] == ["p0", "p1", "p2"]
     assert "PRIVATE" not in str([v.to_json() for v in views])
     private = keys.controller.files.identity.key.to_pem().decode().splitlines()[1]
     assert private not in repr(keys)

@@ -15,6 +15,7 @@ certificate, so a retired identity would keep its access for up to a day), body 
 - {name: KONG_NGINX_ADMIN_SSL_VERIFY_CLIENT, value: "on"}
 - {name: KONG_NGINX_ADMIN_SSL_CLIENT_CERTIFICATE, value: /etc/konverge/identity/client-ca.pem}
 - {name: KONG_NGINX_ADMIN_SSL_VERIFY_DEPTH, value: "2"}
+- {name: KONG_NGINX_ADMIN_SSL_PROTOCOLS, value: TLSv1.3}
 - {name: KONG_NGINX_ADMIN_SSL_SESSION_TICKETS, value: "off"}
 - {name: KONG_NGINX_ADMIN_SSL_SESSION_CACHE, value: "off"}
 - {name: KONG_NGINX_ADMIN_CLIENT_MAX_BODY_SIZE, value: {{ .Values.gateway.maxConfigurationSize }}}

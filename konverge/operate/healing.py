@@ -1,0 +1,31 @@
+"""Brings the stored identity into force on a proxy that missed a rotation, before it gets configuration or traffic.
+
+A container that restarts reads the projected files by itself; one that was merely cut off still runs with the old
+ones and refuses the controller, or shows a certificate that the controller no longer trusts. It is reached through
+the kubelet all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from konverge.kube.client import KubeClient
+from konverge.model.fleet import Fleet
+from konverge.model.proxy import Proxy
+from konverge.model.rotation import ProxyWork
+from konverge.operate.clock import Clock, utc_now
+from konverge.operate.identities import load_keys
+from konverge.operate.proving import prove_serial
+from konverge.operate.reloading import Distribution, distribute
+
+HEALED_BY_RELOAD = frozenset({"IdentityRefused", "ServerUntrusted"})
+"""Reasons of an onboarding that a reload with the stored files can set right."""
+
+
+async def heal_identities(
+    kube: KubeClient, fleet: Fleet, proxies: Sequence[Proxy], clock: Clock = utc_now
+) -> list[ProxyWork]:
+    """Reload proxies that do not show the stored certificate to the controller; one that still owes it says why."""
+    keys = await load_keys(kube, fleet, clock)
+    proof = prove_serial(keys.controller.files, keys.proxies.files.identity.certificate.serial)
+    return await distribute(proxies, Distribution(kube, keys.proxies.files, proof, batch=1, stragglers=True))

@@ -1,0 +1,1 @@
+"""Parts of the benchmark of pushes: the servers, the contenders, the measuring."""
