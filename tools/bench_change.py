@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -58,6 +59,17 @@ class Bench(Town):
         await asyncio.wait_for(self.bare.running.stdout.readline(), 30)
         for gateway in self.gateways:
             gateway.process.running = self.bare.running
+
+    def spent(self) -> tuple[float, float, float]:
+        """CPU seconds so far of the controller, of all gateways, and of the API server."""
+        return read_cpu(self.controllers[0].process), read_cpu(self.bare), read_cpu(self.api.process)
+
+
+def read_cpu(process: Process) -> float:
+    """CPU seconds of a process: the 14th and 15th field of /proc/PID/stat, see proc(5)."""
+    assert process.running is not None
+    words = Path(f"/proc/{process.running.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def fill(town: Town, routes: int) -> list[dict[str, Any]]:
@@ -161,6 +173,7 @@ async def measure(
     """Make changes one after the other."""
     total, until_stored = [], []
     await asyncio.sleep(2)
+    spent = town.spent()
     for number in range(options.changes):
         before, _ = journal.stored()
         metadata = ingresses[number * 37 % len(ingresses)]["metadata"]
@@ -171,7 +184,8 @@ async def measure(
         total.append(max(times) - at)
         until_stored.append(journal.stored()[1] - at)
         await asyncio.sleep(options.pause)
-    return {"total": total, "until_stored": until_stored}
+    used = [(after - before) / options.changes for before, after in zip(spent, town.spent(), strict=True)]
+    return {"total": total, "until_stored": until_stored, "cpu": used}
 
 
 def report(times: dict[str, list[float]], options: argparse.Namespace) -> bool:
@@ -187,6 +201,9 @@ def report(times: dict[str, list[float]], options: argparse.Namespace) -> bool:
         ordered = sorted(found)
         p99 = ordered[min(len(ordered) - 1, round(0.99 * len(ordered)))]
         print(f"  {name:32s} median {statistics.median(found):6.3f}   p99 {p99:6.3f}   best {ordered[0]:6.3f}")
+    engine, proxies, api = times["cpu"]
+    print(f"CPU seconds per change: controller {engine:.3f}, all proxies {proxies:.3f}, API server {api:.3f};")
+    print(f"they share {os.cpu_count()} cores, and what else runs: load {os.getloadavg()[0]:.1f}")
     load = options.routes * LOAD_PER_ROUTE
     print(f"A Kong of this size adds {load:.1f} s of loading per wave and up to {ROUTERS} s for its routers.")
     path = ROOT / "build" / "bench-change.json"

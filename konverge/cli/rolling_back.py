@@ -21,6 +21,7 @@ from konverge.model.fleet import Fleet
 from konverge.model.target import Target
 from konverge.operate.events import Recorder
 from konverge.operate.fleets import load_fleet
+from konverge.operate.orchestrator import ensure_server
 from konverge.operate.rolling_back import RollbackPlan, number_in_force, pin_revision, plan_rollback
 from konverge.operate.syncing import refuse_paused
 
@@ -108,7 +109,7 @@ async def _plan(target: Target, to: int | None, *, force: bool) -> RollbackPlan:
 
 
 async def _roll_back(target: Target, plan: RollbackPlan) -> FlowResult:
-    number = plan.target.number
+    number, server = plan.target.number, await ensure_server()  # before anything is changed
     author = f"konverge rollback to {number} by {read_user()}"
     async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
         fleet = await load_fleet(kube, target.fleet, target.namespace)
@@ -116,7 +117,9 @@ async def _roll_back(target: Target, plan: RollbackPlan) -> FlowResult:
         await _tell(
             kube, fleet, "RevisionRolledBack", f"revision {plan.present} -> {number}, pinned by {read_user()}"
         )
-    return await run_flow("config-sync", {"target": target.to_json(), "author": author, "revision": number})
+    return await run_flow(
+        "config-sync", {"target": target.to_json(), "author": author, "revision": number}, server=server
+    )
 
 
 def _release(target: Target, output: Format, *, dry_run: bool, yes: bool) -> None:
@@ -139,12 +142,13 @@ async def _read_pin(target: Target) -> int:
 
 
 async def _follow_sources(target: Target) -> FlowResult:
+    server = await ensure_server()
     async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
         fleet = await load_fleet(kube, target.fleet, target.namespace)
         number = number_in_force(fleet)
         fleet = await pin_revision(kube, fleet, 0)
         await _tell(kube, fleet, "RevisionReleased", f"revision {number} is no longer pinned; by {read_user()}")
-    return await run_flow("config-sync", {"target": target.to_json(), "author": read_user()})
+    return await run_flow("config-sync", {"target": target.to_json(), "author": read_user()}, server=server)
 
 
 async def _tell(kube: KubeClient, fleet: Fleet, reason: str, message: str) -> None:

@@ -70,7 +70,7 @@ def default_home() -> Path:
     return Path(os.environ.get("KONVERGE_PREFECT_HOME") or f"{state}/konverge/prefect")
 
 
-async def is_healthy(url: str, timeout: float = 2.0) -> bool:
+async def is_healthy(url: str, timeout: float = 10.0) -> bool:
     """Tell whether a Prefect API answers there."""
     try:
         async with httpx.AsyncClient(timeout=timeout, trust_env=False) as client:

@@ -18,7 +18,9 @@ import orjson
 from konverge.cli.demo.staging import NAMESPACE, SERVICE, install_crds
 from konverge.decide.objects import build_controller_objects, build_fleet_objects
 from konverge.kong.outcomes import PushOutcome
+from konverge.kong.probing import ProbeRequest, ProbeTarget, probe_until_ok
 from konverge.kube.resources import INGRESSES, NAMESPACES, PODS, Object
+from konverge.lab.legacy.sample import SHOP
 from konverge.lab.supervisor.furnishing import SAMPLE_NAMESPACE, furnish
 from konverge.model.fleet import Fleet, FleetSpec
 from konverge.model.proxy import Proxy
@@ -139,6 +141,14 @@ async def hashes_of(scenario: Scenario) -> dict[str, str]:
             with suppress(Exception):
                 found[proxy.name] = await gateways.reach(proxy).loaded_hash()
         return found
+
+
+async def until_balanced(scenario: Scenario) -> None:
+    """Wait until many fresh connections in a row are served through the load balancer, which follows later."""
+    host, port = await scenario.lab.address_of(SERVICE, NAMESPACE)
+    wanted = ProbeRequest("/", {"Host": SHOP})
+    result = await probe_until_ok(ProbeTarget(host, port), wanted, within=120.0, connections=60)
+    assert result.ok, result.describe()
 
 
 class Ended:

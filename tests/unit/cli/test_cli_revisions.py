@@ -17,11 +17,13 @@ from konverge.cli import drifting, rolling_back
 from konverge.cli.history import describe_age
 from konverge.cli.main import app
 from konverge.cli.running import FlowResult
+from konverge.errors import Unavailable
 from konverge.kong.declarative import serialise
 from konverge.kube.client import KubeClient
 from konverge.kube.resources import EVENTS, PROXY_FLEETS
 from konverge.model.revision import RevisionOutcome
 from konverge.operate.drifting import audit_fleet, heal_drift
+from konverge.operate.orchestrator import PrefectServer
 from tests.unit.operate.drifting_town import KEY, LATER, NOW, Town, document
 
 GOOD, HARMFUL = RevisionOutcome.GOOD, RevisionOutcome.HARMFUL
@@ -51,8 +53,14 @@ class Flows:
     def __init__(self) -> None:
         self.runs: list[tuple[str, dict[str, Any]]] = []
         self.result: Any = {"revision": 1, "synced": 3, "total": 3}
+        self.down = False
 
-    async def run(self, name: str, parameters: dict[str, Any]) -> FlowResult:
+    async def find(self) -> PrefectServer:
+        if self.down:
+            raise Unavailable("nobody there", reason="PrefectUnreachable")
+        return PrefectServer("http://ui/api")
+
+    async def run(self, name: str, parameters: dict[str, Any], **_: Any) -> FlowResult:
         self.runs.append((name, parameters))
         return FlowResult(self.result, "http://ui/run")
 
@@ -61,6 +69,7 @@ class Flows:
 def flows(monkeypatch: pytest.MonkeyPatch) -> Flows:
     flows = Flows()
     monkeypatch.setattr(rolling_back, "run_flow", flows.run)
+    monkeypatch.setattr(rolling_back, "ensure_server", flows.find)
     monkeypatch.setattr(drifting, "run_flow", flows.run)
     return flows
 
@@ -154,6 +163,17 @@ def test_a_harmful_revision_is_refused_with_3_unless_forced(town: Town, flows: F
     assert (pinned(town), flows.runs) == (0, [])
     assert call("rollback", "--to", "2", "--yes", "--force").exit_code == 0
     assert pinned(town) == 2
+
+
+def test_without_a_server_nothing_is_pinned_or_released(town: Town, flows: Flows) -> None:
+    flows.down = True
+    assert call("rollback", "--yes").exit_code == 1
+    assert pinned(town) == 0
+    flows.down = False
+    call("rollback", "--yes")
+    flows.down = True
+    assert call("rollback", "--release", "--yes").exit_code == 1
+    assert pinned(town) == 1
 
 
 def test_a_paused_fleet_is_refused_with_3(town: Town, flows: Flows) -> None:
