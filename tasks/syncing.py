@@ -193,7 +193,7 @@ class Session:
 
         async def work() -> dict[str, int | str]:
             harmful = report.harmful and report.revision.number == report.pushed
-            status = await summarise_fleet(self.kube, self.fleet, report.revision, harmful=harmful)
+            status = await summarise_fleet(self.kube, self.fleet, report.revision, harmful=harmful, setback=report.setback)
             return {
                 "revision": report.revision.number,
                 "verdict": report.verdict.value,

@@ -54,7 +54,7 @@ def _read_admission(listen: str, directory: Path) -> AdmissionSettings | None:
     if not listen:
         return None
     hosts, port = parse_listen(listen, "--admission-listen")
-    return AdmissionSettings(tuple(hosts), port, directory)
+    return AdmissionSettings(tuple(hosts), port, PodEnvironment.read().resolve_path(directory))
 
 
 def parse_listen(listen: str, option: str = "--listen") -> tuple[list[str], int]:
@@ -82,7 +82,7 @@ async def _run(
         hosts=tuple(hosts),
         port=port,
         identity=f"{PodEnvironment.read().name or socket.gethostname()}-{secrets.token_hex(4)}",
-        fleet_file=fleet_file,
+        fleet_file=PodEnvironment.read().resolve_path(fleet_file) if fleet_file else None,
         admission=admission,
     )
     async with await KubeClient.connect(kubeconfig, context) as kube:

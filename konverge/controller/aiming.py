@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from konverge.controller.watching import Sources
 from konverge.errors import NotFound, VerificationFailed
@@ -94,8 +96,11 @@ class Aim:
         self.settled = None
         return True
 
-    async def store(self, fleet: Fleet) -> Revision:
-        """Store the draft and return it under its number; one that may need a fallback at once is left as it is."""
+    async def store(self, fleet: Fleet, later: Callable[[Coroutine[Any, Any, None]], object]) -> Revision:
+        """Store the draft and return it under its number; one that may need a fallback at once is left as it is.
+
+        ``later`` takes what nobody has to wait for.
+        """
         draft = self.draft
         assert draft is not None, "compile comes first"
         await load_memory(self._kube, fleet, self.memory)
@@ -110,6 +115,7 @@ class Aim:
             sources=self._sources.versions(),
             previous=self.good,
             clock=self._clock,
+            later=later,
         )
         if self.draft is draft:
             self.draft = stored
@@ -134,12 +140,16 @@ class Aim:
                 self._lost.add(number)
         return self.good
 
-    async def recall(self, fleet: Fleet) -> None:
-        """Find out once, after a start, whether the draft is known to have done harm a moment ago."""
+    async def recall(self, fleet: Fleet) -> dict[str, int]:
+        """Find out once, after a start, whether the draft is known to have done harm a moment ago.
+
+        Returns the numbers of the stored revisions by hash; nothing the second time.
+        """
         draft, good = self.draft, await self.find_good(fleet)
         if self._recalled or draft is None:
-            return
-        for record in await list_records(self._kube, fleet):
+            return {}
+        records = await list_records(self._kube, fleet)
+        for record in records:
             if record.spec.hash != draft.hash or record.status.outcome is not RevisionOutcome.HARMFUL:
                 continue
             since = record.status.since
@@ -150,6 +160,7 @@ class Aim:
                 log.warning("revision %d did harm %.0f s ago, the last good one stays", record.number, age)
             break
         self._recalled = True
+        return {record.spec.hash: record.number for record in reversed(records)}
 
     async def _load(self, fleet: Fleet, number: int) -> Revision:
         for known in (self.draft, self.good, self.revision):

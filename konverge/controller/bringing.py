@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from konverge.controller.mending import Mender
 from konverge.controller.roster import Member
 from konverge.controller.site import Site
 from konverge.decide.waving import may_continue
@@ -22,8 +23,9 @@ log = logging.getLogger(__name__)
 class Bringer:
     """The onboarding of one fleet: batches, each of whoever is due, none waiting for another."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, mender: Mender) -> None:
         self._site = site
+        self._mender = mender
 
     async def start(self, fleet: Fleet) -> bool:
         """Start on whoever is due, as one batch; True where there was somebody."""
@@ -47,7 +49,7 @@ class Bringer:
 
     def _needs(self, member: Member, revision: Revision) -> bool:
         """Whether a member is out of traffic, has to be set right, or was passed by a roll-out that has ended."""
-        if member.reported or member.busy:
+        if member.reported or member.busy or member.owes:
             return False
         if member.healing or not (member.serving or member.open):
             return True
@@ -82,6 +84,7 @@ class Bringer:
         now = time.monotonic()
         for member, outcome in zip(members, outcomes, strict=True):
             site.roster.note(member, outcome, now, revision.hash)
+            self._mender.note(member, outcome.outcome)
         await self._judge(fleet, revision, outcomes)
 
     def _release(self, proxy: Proxy, status: ProxyStatus, revision: Revision) -> None:

@@ -10,8 +10,10 @@ import logging
 import time
 
 from konverge.controller.delegating import SYNC, Delegate, Run
+from konverge.controller.mending import Mender
 from konverge.controller.roster import Member
 from konverge.controller.site import Site
+from konverge.model.condition import Outcome
 from konverge.model.fleet import Fleet
 from konverge.model.revision import Revision
 from konverge.operate.fleets import list_instances, load_fleet
@@ -29,8 +31,9 @@ LONGEST_PAUSE = 60.0
 class Commissioner:
     """The runs of one fleet."""
 
-    def __init__(self, site: Site, delegate: Delegate | None = None) -> None:
+    def __init__(self, site: Site, mender: Mender, delegate: Delegate | None = None) -> None:
         self._site = site
+        self._mender = mender
         self._delegate = delegate or Delegate()
         self._run: Run | None = None
         self._draft: Revision | None = None
@@ -55,7 +58,7 @@ class Commissioner:
 
     async def _ask_sync(self, fleet: Fleet) -> bool:
         site = self._site
-        draft = await site.aim.store(fleet)
+        draft = await site.aim.store(fleet, site.start)
         if not draft.number:
             return False
         site.known[draft.hash] = draft.number
@@ -83,7 +86,7 @@ class Commissioner:
         return True
 
     def _needs(self, member: Member, revision: Revision) -> bool:
-        if member.reported:
+        if member.reported or member.owes or member.busy:
             return False
         return member.healing or not member.serving or member.verified != revision.hash
 
@@ -94,7 +97,10 @@ class Commissioner:
         await site.states.load()
         for name, status in (await list_instances(site.kube, fleet)).items():
             for member in site.roster:
-                if member.proxy.name == name and status.synced and status.traffic_ready:
+                if member.proxy.name != name:
+                    continue
+                self._mender.note(member, Outcome(reason=status.reason))
+                if status.synced and status.traffic_ready:
                     member.verified, member.healing, member.knocks = status.loaded_hash, False, 0
         if run.flow == SYNC and self._draft is not None:
             await self._settle(fleet, self._draft, run)

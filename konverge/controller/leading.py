@@ -8,9 +8,11 @@ import time
 from collections.abc import Awaitable, Callable
 
 from konverge.controller.commissioning import LOOK_SECONDS
+from konverge.controller.mending import next_mend
 from konverge.controller.queueing import ChangeQueue, Key
 from konverge.controller.reconciling import Reconciler
 from konverge.errors import KonvergeError
+from konverge.operate.settling import announce_serial
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +46,19 @@ async def attempt(reconciler: Reconciler, work: Callable[[], Awaitable[object]])
 
 async def _render(reconciler: Reconciler, queue: ChangeQueue) -> None:
     """Compile after every settled change of the sources."""
-    delay = 0.0
+    delay, changed = 0.0, False
 
     async def work() -> None:
+        nonlocal changed
         if (fleet := reconciler.read_fleet()) is not None and not fleet.spec.paused:
-            await reconciler.compile(fleet)
+            changed = await reconciler.compile(fleet)
 
     while True:
         await queue.take(Key.SOURCES, delay)
+        changed = False
         delay = RENDER_SECONDS if await attempt(reconciler, work) else RETRY_SECONDS
-        queue.add(Key.PROXIES)
+        # The changes have settled before they were compiled: another draft is rolled out at once.
+        queue.add(Key.PROXIES, urgent=changed)
 
 
 async def _act(reconciler: Reconciler, queue: ChangeQueue) -> None:
@@ -77,6 +82,8 @@ def _pause(reconciler: Reconciler) -> float:
         due.append(sick)
     if reconciler.commissioner.busy:
         due.append(LOOK_SECONDS)
+    if (mend := next_mend(list(reconciler.site.roster), now)) is not None:
+        due.append(mend)
     settled = reconciler.site.aim.settled
     if settled is not None and settled.until is not None:
         due.append(settled.until - now)
@@ -89,6 +96,9 @@ async def _refresh(reconciler: Reconciler, queue: ChangeQueue) -> None:
     async def work() -> None:
         if (fleet := reconciler.read_fleet()) is not None:
             await reconciler.site.reach.open(fleet)
+            if reconciler.site.may_act():
+                # A rotation waits for this before it lets the proxies refuse the former certificate.
+                await announce_serial(reconciler.kube, fleet, reconciler.site.reach.serial)
 
     while True:
         reconciler.site.reach.expire()

@@ -44,6 +44,7 @@ class Signal:
 
     def __init__(self, pause: Pause = PAUSES[Key.SOURCES]) -> None:
         self._event = asyncio.Event()
+        self._urgent = False
         self._limits = pause
         self._pause = pause.shortest
         self._woken = float("-inf")
@@ -53,8 +54,9 @@ class Signal:
         """Whether a change waits to be taken."""
         return self._event.is_set()
 
-    def set(self) -> None:
-        """Something changed."""
+    def set(self, *, urgent: bool = False) -> None:
+        """Something changed; what is urgent has settled elsewhere, and waits for nothing more."""
+        self._urgent = self._urgent or urgent
         self._event.set()
 
     async def wait(self, timeout: float | None = None) -> bool:
@@ -73,10 +75,11 @@ class Signal:
         churning = started - self._woken < self._limits.longest
         grown = min(self._pause * GROWTH, self._limits.longest / 2)
         self._pause = grown if churning else self._limits.shortest
-        while self._event.is_set() and loop.time() < started + self._limits.longest:
+        while self._event.is_set() and not self._urgent and loop.time() < started + self._limits.longest:
             self._event.clear()
             await asyncio.sleep(min(self._pause, max(0.0, started + self._limits.longest - loop.time())))
         self._event.clear()
+        self._urgent = False
         self._woken = loop.time()
 
 
@@ -86,9 +89,9 @@ class ChangeQueue:
     def __init__(self, pauses: Mapping[Key, Pause] = PAUSES) -> None:
         self._signals = {key: Signal(pause) for key, pause in pauses.items()}
 
-    def add(self, key: Key) -> None:
-        """Note that something changed."""
-        self._signals[key].set()
+    def add(self, key: Key, *, urgent: bool = False) -> None:
+        """Note that something changed; what is urgent is taken without waiting whether more changes follow."""
+        self._signals[key].set(urgent=urgent)
 
     async def take(self, key: Key, timeout: float | None = None) -> bool:
         """Wait until a key changed and settled; False when ``timeout`` seconds passed without a change."""

@@ -8,9 +8,11 @@ from collections.abc import Iterable
 from konverge.kube.client import KubeClient
 from konverge.model.fleet import Fleet
 from konverge.model.proxy import Proxy
+from konverge.model.rotation import CertificateView
 from konverge.operate.clock import Clock, utc_now
 from konverge.operate.connecting import GatewayPool
-from konverge.operate.identities import ensure_identity, load_controller
+from konverge.operate.identities import ensure_identity
+from konverge.operate.observing import list_certificates
 from konverge.operate.ports import Gateways
 
 
@@ -26,6 +28,10 @@ class Reach:
         self._refreshing = asyncio.Lock()
         self.readings = 0
         """How often the identity was read."""
+        self.serial = ""
+        """Of the client certificate that is shown; "" while there is none."""
+        self.certificates: tuple[CertificateView, ...] = ()
+        """The stored certificates, public parts only."""
 
     def expire(self) -> None:
         """Note that the stored identity may have changed."""
@@ -50,12 +56,14 @@ class Reach:
         self._stale = False
         try:
             self.readings += 1
-            await ensure_identity(self._kube, fleet, self._clock)
-            files = await load_controller(self._kube, fleet, self._clock)
+            keys = await ensure_identity(self._kube, fleet, self._clock)
+            files = keys.controller.files
             if self._pool is None:
                 self._pool = GatewayPool(fleet, files, self._clock)
             else:
                 await self._pool.use(files)
+            self.certificates = tuple(list_certificates(keys, self._clock))
+            self.serial = files.identity.certificate.serial
         except BaseException:
             self._stale = True
             raise

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from konverge.controller.aiming import Aim
 from konverge.controller.bringing import Bringer
 from konverge.controller.commissioning import Commissioner
+from konverge.controller.mending import Mender
 from konverge.controller.patrolling import Patrol
 from konverge.controller.reaching import Reach
 from konverge.controller.rolling import Roller
@@ -57,9 +58,10 @@ class Reconciler:
             States(kube, clock, identity),
         )
         self._patrol = Patrol(self.site)
-        self._roller = Roller(self.site)
-        self._bringer = Bringer(self.site)
-        self.commissioner = Commissioner(self.site)
+        self._roller = Roller(self.site, self._patrol)
+        self._mender = Mender(self.site)
+        self._bringer = Bringer(self.site, self._mender)
+        self.commissioner = Commissioner(self.site, self._mender)
 
     @property
     def counters(self) -> Counters:
@@ -93,8 +95,8 @@ class Reconciler:
             await self.site.finish()
         await self.site.states.flush()
 
-    async def compile(self, fleet: Fleet) -> None:
-        """Bring the draft up to date; nothing is pushed."""
+    async def compile(self, fleet: Fleet) -> bool:
+        """Bring the draft up to date; True where it is another one than before. Nothing is pushed."""
         aim, states = self.site.aim, self.site.states
         states.open(fleet)
         rendered = aim.compiler.rendered
@@ -103,7 +105,11 @@ class Reconciler:
         if aim.compiled is not None and changed:
             states.tell_problems(aim.compiled.problems)
         if changed:
-            await aim.recall(fleet)
+            for content, number in (await aim.recall(fleet)).items():
+                self.site.known.setdefault(content, number)
+            if aim.settled is not None and aim.is_settled:
+                states.aim(aim.settled.revision, setback=fleet.status.setback)
+        return changed
 
     def meet(self, fleet: Fleet) -> tuple[Member, ...]:
         """Take the proxies as they are seen now; returns those whose readiness changed."""
@@ -120,7 +126,7 @@ class Reconciler:
 
     async def look(self, fleet: Fleet, members: Sequence[Member], spread: float = 0.0) -> bool:
         """Compare what members run with what was verified on them; True where somebody has to be set right."""
-        chosen = [member for member in members if member.verified and not member.busy]
+        chosen = [member for member in members if not member.busy and self._patrol.find_desired(member)]
         if not chosen:
             return False
         gateways = await self.site.reach.open(fleet)
@@ -134,10 +140,11 @@ class Reconciler:
         await self.look(fleet, self.meet(fleet))
         if fleet.spec.paused or site.stopping or site.aim.draft is None or not site.may_act():
             return False
+        mended = await self._mender.start(fleet)
         if fleet.spec.runner == "prefect":
-            return await self.commissioner.start(fleet)
+            return await self.commissioner.start(fleet) or mended
         rolled = await self._roller.start(fleet)
-        return await self._bringer.start(fleet) or rolled
+        return await self._bringer.start(fleet) or rolled or mended
 
     async def stop(self) -> None:
         """End what is under way at the next boundary of a wave, and wait for it."""

@@ -4,27 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypedDict
 
+from konverge.controller.patrolling import Patrol
 from konverge.controller.roster import Member
 from konverge.controller.site import Site
 from konverge.model.condition import Outcome
 from konverge.model.fleet import Fleet
 from konverge.model.proxy import ZERO_HASH, Proxy, ProxyStatus
 from konverge.model.revision import Revision
+from konverge.operate.clock import Clock
 from konverge.operate.falling_back import Desired, sync_sources
 from konverge.operate.ports import Gateways
-from konverge.operate.syncing import SyncReport, Verdict
+from konverge.operate.quarantining import Quarantine
+from konverge.operate.recording import Record
+from konverge.operate.syncing import SyncReport, Verdict, sync_fleet
 from konverge.translate.problems import Problem
 
 log = logging.getLogger(__name__)
 
 
+class Options(TypedDict):
+    """What every push of the controller is told beside the revision."""
+
+    clock: Clock
+    previous: Revision | None
+    superseded: Callable[[], bool]
+    may_act: Callable[[], bool]
+    quarantine: Quarantine
+    record: Record
+
+
 class Roller:
     """The roll-outs of one fleet."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, patrol: Patrol) -> None:
         self._site = site
+        self._patrol = patrol
+        self._cold = True
+        """Whether nothing was settled since the start: what proxies run may be as another process left it."""
         self._running: asyncio.Task[None] | None = None
 
     @property
@@ -56,14 +75,18 @@ class Roller:
         """Put the draft in force as it is: there is nobody who could be harmed, or say that it is refused."""
         stored = await self._store(fleet)
         if stored.number:
-            self._site.aim.settle(stored, stored)
-            self._site.states.aim(stored)
+            self._put_in_force(stored)
         return bool(stored.number)
+
+    def _put_in_force(self, stored: Revision) -> None:
+        self._cold = False
+        self._site.aim.settle(stored, stored)
+        self._site.states.aim(stored)
 
     async def _store(self, fleet: Fleet) -> Revision:
         site = self._site
         before = site.aim.draft
-        stored = await site.aim.store(fleet)
+        stored = await site.aim.store(fleet, site.start)
         site.counters.revisions += stored is not before
         if stored.number:
             site.known[stored.hash] = stored.number
@@ -73,27 +96,45 @@ class Roller:
         site = self._site
         try:
             draft = await self._store(fleet)
+            chosen = await self._choose(fleet, gateways, members, draft)
+            if members and not chosen:
+                self._put_in_force(draft)
+                return
             good = await site.aim.find_good(fleet)
             site.counters.syncs += 1
             site.states.aim(draft)
-            report = await sync_sources(
-                site.kube,
-                fleet,
-                gateways,
-                Desired(draft, site.sources.objects, "controller", self._problems(), site.sources.versions()),
-                [member.proxy for member in members],
-                clock=site.clock,
-                previous=good if good is not None and good.hash != draft.hash else None,
-                superseded=lambda: site.stopping or not site.may_act() or self._is_outdated(draft),
-                may_act=site.may_act,
-                quarantine=site.roster.quarantine,
-                record=self._record,
-                memory=site.aim.memory,
-            )
+            report = await self._push(fleet, gateways, chosen, draft, good)
         finally:
             for member in members:
                 member.busy = False
         self._conclude(draft, report)
+
+    async def _choose(
+        self, fleet: Fleet, gateways: Gateways, members: Sequence[Member], draft: Revision
+    ) -> Sequence[Member]:
+        """Leave out whom a restart is no reason to push to: a roll-out is for a new revision."""
+        restarted = self._cold and draft.number > 0 and draft.hash == fleet.status.current_hash
+        if restarted and fleet.spec.drift == "report":
+            return await self._patrol.spare(fleet, gateways, members, draft)
+        return members
+
+    async def _push(
+        self, fleet: Fleet, gateways: Gateways, members: Sequence[Member], draft: Revision, good: Revision | None
+    ) -> SyncReport:
+        """Push the draft; a pinned revision as it is, also while the sources are in need of a fallback."""
+        site, proxies = self._site, [member.proxy for member in members]
+        options = Options(
+            clock=site.clock,
+            previous=good if good is not None and good.hash != draft.hash else None,
+            superseded=lambda: site.stopping or not site.may_act() or self._is_outdated(draft),
+            may_act=site.may_act,
+            quarantine=site.roster.quarantine,
+            record=self._record,
+        )
+        if fleet.spec.pinned_revision:
+            return await sync_fleet(site.kube, fleet, gateways, draft, proxies, **options)
+        desired = Desired(draft, site.sources.objects, "controller", self._problems(), site.sources.versions())
+        return await sync_sources(site.kube, fleet, gateways, desired, proxies, memory=site.aim.memory, **options)
 
     def _is_outdated(self, draft: Revision) -> bool:
         newest = self._site.aim.draft
@@ -120,9 +161,11 @@ class Roller:
         elif any(one.ok for one in report.outcomes):
             log.info("fleet %s: %s", site.states.name, outcome.message)
             site.aim.good = report.revision
+        self._cold = False
         site.states.tell_problems(report.problems or self._problems())
         site.aim.settle(draft, report.revision, harmful=report.harmful)
-        site.states.aim(report.revision, harmful=report.harmful and report.revision.hash == draft.hash)
+        harmful = report.harmful and report.revision.hash == draft.hash
+        site.states.aim(report.revision, harmful=harmful, setback=report.setback)
 
     async def _record(self, proxy: Proxy, status: ProxyStatus) -> None:
         """Take the status of a proxy as soon as it was visited.

@@ -34,6 +34,12 @@ class Member:
     """The foreign hash that is let be, because the fleet's drift policy is to report."""
     busy: bool = False
     """Whether somebody visits it now: one visit at a time."""
+    owes: bool = False
+    """Whether it runs with another identity than the stored one, and has to be reloaded before it is onboarded."""
+    gate_known: bool = False
+    """Whether its gate was read since it is out of traffic: others may have closed it."""
+    mends: int = 0
+    mend_at: float = 0.0
     knocks: int = 0
     knock_at: float = 0.0
 
@@ -83,6 +89,7 @@ class Roster:
                 came.append(member)
             elif member.proxy.ready != proxy.ready:
                 flipped.append(member)
+                member.gate_known = False
             member.proxy = proxy
             member.open = member.open or proxy.ready
         self.quarantine.keep_only(seen.values())

@@ -10,7 +10,9 @@ from aiohttp import web
 
 from konverge.controller.holding import Holder
 from konverge.controller.page.serving import add_page
+from konverge.decide.expiring import certificate_metrics
 from konverge.errors import UsageError
+from konverge.operate.observing import view_shown
 
 
 @asynccontextmanager
@@ -70,4 +72,15 @@ def render_metrics(holder: Holder) -> str:
     lines.append(f"konverge_controller_kubernetes_requests_total {reconciler.kube.requests}")
     number = reconciler.revision.number if reconciler.revision else 0
     lines.append(f"konverge_controller_revision {number}")
+    lines += render_certificates(holder)
     return "\n".join(lines) + "\n"
+
+
+def render_certificates(holder: Holder) -> list[str]:
+    """Return when the stored certificates expire, and those that the proxies showed; nothing before they are read."""
+    site = holder.reconciler.site
+    stored = site.reach.certificates
+    if not stored:
+        return []
+    views = [*stored, *view_shown(site.states.statuses.values(), stored[-1])]
+    return certificate_metrics(site.states.name.rpartition("/")[2], views, site.clock())

@@ -10,7 +10,7 @@ from konverge.decide.assessing import assess_status
 from konverge.decide.waving import HARMFUL_REASONS
 from konverge.errors import KonvergeError
 from konverge.kube.client import KubeClient
-from konverge.model.condition import ObjectRef
+from konverge.model.condition import ObjectRef, Outcome
 from konverge.model.fleet import Fleet, FleetStatus
 from konverge.model.proxy import Proxy, ProxyStatus
 from konverge.model.revision import Revision
@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 SUMMARY_SECONDS = 0.5
 """The fleet's own status is written at most this often."""
 RETRY_SECONDS = 2.0
-MOST_TOLD = 100
-"""Problems that one rendering tells: a CRD that is missing can break thousands of objects at once."""
+MOST_TOLD = 1000
+"""New problems that one rendering tells, in the log and as events: a CRD that is missing can break many thousands of
+objects at once, and the recorder remembers 2,000 events. What is left out is counted in the log."""
 
 
 class States:
@@ -41,6 +42,7 @@ class States:
         self._fleet: Fleet | None = None
         self._revision: Revision | None = None
         self._harmful = False
+        self._setback: Outcome | None = None
         self._due = asyncio.Event()
         self._told: frozenset[Problem] = frozenset()
 
@@ -85,13 +87,16 @@ class States:
             if len(self._writer.statuses) != before:
                 self._due.set()
 
-    def aim(self, revision: Revision, *, harmful: bool = False) -> None:
-        """Note which revision is in force; ``harmful`` is what metrics or a newcomer said against it."""
+    def aim(self, revision: Revision, *, harmful: bool = False, setback: Outcome | None = None) -> None:
+        """Note which revision is in force; ``harmful`` is what metrics or a newcomer said against it.
+
+        ``setback`` says why it is not what the sources say.
+        """
         before = self._revision.number if self._revision is not None else revision.number
         if revision.number > before:
             self.tell_fleet("RevisionStored", f"revision {revision.number}: {revision.routes} routes")
-        if revision is not self._revision or harmful != self._harmful:
-            self._revision, self._harmful = revision, harmful
+        if (revision, harmful, setback) != (self._revision, self._harmful, self._setback):
+            self._revision, self._harmful, self._setback = revision, harmful, setback
             self._due.set()
 
     def tell(self, ref: ObjectRef, reason: str, message: str, kind: Kind = "Normal", hint: str = "") -> None:
@@ -164,7 +169,7 @@ class States:
     async def summarise(self) -> FleetStatus | None:
         """Write counts, revisions and conditions of the fleet; one read, and one write where anything differs."""
         self._due.clear()
-        fleet, revision, instances = self._fleet, self._revision, dict(self.statuses)
+        fleet, revision, instances, setback = self._fleet, self._revision, dict(self.statuses), self._setback
         if fleet is None or revision is None or not revision.number:
             return None
         counts = count_proxies(instances, revision)
@@ -172,10 +177,12 @@ class States:
         good = counts.synced > 0 and counts.drifted == 0 and not harmful
 
         def change(status: FleetStatus) -> FleetStatus:
-            update: dict[str, object] = {"counts": counts}
+            update: dict[str, object] = {"counts": counts, "observed_generation": fleet.generation}
             if status.current_revision != revision.number or status.counts != counts:
                 update["last_sync"] = self._clock()
             update |= {"current_revision": revision.number, "current_hash": revision.hash}
+            if fleet.spec.runner == "in-process":
+                update["setback"] = setback
             if good:
                 update |= {"last_good_revision": revision.number, "last_good_hash": revision.hash}
             fresh = assess_status(fleet.spec, status.model_copy(update=update), instances, self._clock())

@@ -59,14 +59,19 @@ def notice_of(spec: FleetSpec) -> timedelta:
 
 
 def assess_fleet(
-    spec: FleetSpec, before: Sequence[Condition], instances: Mapping[str, ProxyStatus], now: datetime
+    spec: FleetSpec,
+    before: Sequence[Condition],
+    instances: Mapping[str, ProxyStatus],
+    now: datetime,
+    setback: Outcome | None = None,
 ) -> tuple[Condition, ...]:
-    """Return the conditions with Ready, Quarantined, Drift, IdentityExpiring, Pinned and Paused set anew."""
+    """Return the conditions with Ready, Quarantined, Drift, Setback, IdentityExpiring, Pinned and Paused set anew."""
     conditions = tuple(before)
     for kind, (holds, reason, message) in {
         "Ready": _judge_readiness(spec, instances),
         "Quarantined": _judge_quarantine(instances),
         "Drift": _judge_drift(instances),
+        "Setback": _judge_setback(setback),
         "IdentityExpiring": _judge_identities(spec, instances, now),
         "Pinned": _judge_pin(spec),
         "Paused": _judge_pause(spec),
@@ -79,10 +84,16 @@ def assess_fleet(
 def assess_status(
     spec: FleetSpec, status: FleetStatus, instances: Mapping[str, ProxyStatus], now: datetime
 ) -> FleetStatus:
-    """Return a status with its conditions, and with reason and message of Ready, as the columns show them."""
-    conditions = assess_fleet(spec, status.conditions, instances, now)
-    ready = find_condition(conditions, "Ready")
+    """Return a status with its conditions, and with reason and message of the one that the columns show.
+
+    That is Ready, and Setback where all is ready but not with what the sources say.
+    """
+    conditions = assess_fleet(spec, status.conditions, instances, now, status.setback)
+    ready, setback = find_condition(conditions, "Ready"), find_condition(conditions, "Setback")
     assert ready is not None
+    assert setback is not None
+    if ready.status == setback.status == "True":
+        ready = setback
     return status.model_copy(
         update={"conditions": conditions, "reason": ready.reason, "message": ready.message},
     )
@@ -121,6 +132,10 @@ def _judge_drift(instances: Mapping[str, ProxyStatus]) -> Judged:
 def is_drifted(state: ProxyStatus) -> bool:
     """Whether a proxy was seen with another configuration than the one it should have."""
     return state.loaded_hash not in ("", state.desired_hash)
+
+
+def _judge_setback(setback: Outcome | None) -> Judged:
+    return (True, setback.reason, setback.message) if setback is not None else (False, "SourcesInForce", "")
 
 
 def _judge_identities(spec: FleetSpec, instances: Mapping[str, ProxyStatus], now: datetime) -> Judged:

@@ -215,6 +215,8 @@ def build_controller_objects(fleet: Fleet, image: str) -> list[Object]:
     """Return the controller of the fleet: account, rights and Deployment."""
     account = {"kind": "ServiceAccount", "name": fleet.controller, "namespace": fleet.namespace}
     names = f"konverge-{fleet.namespace}-{fleet.name}"
+    issued = fleet.spec.identity.issuer.kind == "cert-manager"
+    rules = [*FLEET_RULES, *(CERT_MANAGER_RULES if issued else ())]
     return [
         {
             "apiVersion": "v1",
@@ -223,40 +225,81 @@ def build_controller_objects(fleet: Fleet, image: str) -> list[Object]:
         },
         _role("ClusterRole", {"name": names}, SOURCE_RULES),
         _binding("ClusterRole", {"name": names}, account),
-        _role("Role", _metadata(fleet, fleet.controller, "controller"), FLEET_RULES),
+        _role("Role", _metadata(fleet, fleet.controller, "controller"), rules),
         _binding("Role", _metadata(fleet, fleet.controller, "controller"), account),
         _controller_deployment(fleet, image),
     ]
 
 
-_READ = ["get", "list", "watch"]
-_WRITE = ["get", "list", "watch", "create", "update", "patch", "delete"]
+_LOOK = ["list", "watch"]
 
 
-def _rule(groups: list[str], resources: list[str], verbs: list[str]) -> Object:
-    return {"apiGroups": groups, "resources": resources, "verbs": verbs}
+def _rule(group: str, resources: list[str], verbs: list[str]) -> Object:
+    return {"apiGroups": [group], "resources": resources, "verbs": verbs}
 
 
 SOURCE_RULES: list[Object] = [
-    _rule([""], ["services", "secrets", "configmaps", "namespaces"], _READ),
-    _rule(["discovery.k8s.io"], ["endpointslices"], _READ),
-    _rule(["networking.k8s.io"], ["ingresses", "ingressclasses"], _READ),
-    _rule(["configuration.konghq.com", "incubator.ingress-controller.konghq.com"], ["*"], _READ),
-    _rule(["gateway.networking.k8s.io"], ["*"], _READ),
+    _rule("", ["configmaps", "secrets", "services"], _LOOK),
+    _rule("discovery.k8s.io", ["endpointslices"], _LOOK),
+    _rule("networking.k8s.io", ["ingressclasses", "ingresses"], _LOOK),
+    _rule(
+        "configuration.konghq.com",
+        [
+            "ingressclassparameterses",
+            "kongclusterplugins",
+            "kongconsumergroups",
+            "kongconsumers",
+            "kongcustomentities",
+            "kongingresses",
+            "konglicenses",
+            "kongplugins",
+            "kongupstreampolicies",
+            "kongvaults",
+            "tcpingresses",
+            "udpingresses",
+        ],
+        _LOOK,
+    ),
+    _rule("incubator.ingress-controller.konghq.com", ["kongservicefacades"], _LOOK),
+    _rule(
+        "gateway.networking.k8s.io",
+        [
+            "backendtlspolicies",
+            "gatewayclasses",
+            "gateways",
+            "grpcroutes",
+            "httproutes",
+            "referencegrants",
+            "tcproutes",
+            "tlsroutes",
+            "udproutes",
+        ],
+        _LOOK,
+    ),
+    _rule("", ["events"], ["create", "patch"]),
 ]
-"""What the controller reads in every namespace: the kinds a configuration is rendered from."""
+"""What the controller does in every namespace: it reads what is rendered, and tells of problems by events."""
 
+_KONVERGE = "konverge.dev"
 FLEET_RULES: list[Object] = [
-    _rule(["konverge.dev"], ["*"], _WRITE),
-    _rule([""], ["secrets"], _WRITE),
-    _rule([""], ["pods"], ["get", "list", "watch"]),
-    _rule([""], ["pods/status"], ["get", "patch"]),
-    # A WebSocket exec is a GET: API servers ask for both verbs from 1.35 on.
-    _rule([""], ["pods/exec"], ["create", "get"]),
-    _rule([""], ["events"], ["create", "patch"]),
-    _rule(["coordination.k8s.io"], ["leases"], _WRITE),
+    _rule(_KONVERGE, ["configrevisions"], ["get", "list", "create", "delete"]),
+    # Applied on the server: that needs create and patch.
+    _rule(_KONVERGE, ["proxyfleets"], ["get", "list", "watch", "create", "patch"]),
+    _rule(_KONVERGE, ["proxyinstances"], ["get", "list", "create"]),
+    _rule(_KONVERGE, ["sealedidentities"], ["get", "list", "watch", "create"]),
+    _rule(_KONVERGE, ["configrevisions/status", "proxyfleets/status"], ["update"]),
+    _rule(_KONVERGE, ["proxyinstances/status"], ["patch"]),
+    _rule("", ["secrets"], ["get", "list", "watch", "create", "patch", "delete"]),
+    _rule("", ["pods/status"], ["patch"]),
+    _rule("coordination.k8s.io", ["leases"], ["get", "create", "update", "patch"]),
 ]
-"""What the controller writes, in the namespace of its fleet only."""
+"""What the controller does in the namespace of its fleet only. The chart grants the same; a test uses every right."""
+
+CERT_MANAGER_RULES: list[Object] = [
+    _rule("cert-manager.io", ["certificates"], ["get", "create", "patch"]),
+    _rule("cert-manager.io", ["certificates/status"], ["update"]),
+]
+"""Beyond that where the issuer is cert-manager: asking for leaves, and ordering them anew."""
 
 
 def _role(kind: str, metadata: Object, rules: list[Object]) -> Object:

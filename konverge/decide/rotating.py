@@ -91,6 +91,8 @@ def owes_files(proxy: ProxyIdentity, seen: StoredIdentities) -> bool:
     """Tell whether a proxy that answers runs with other files than those that are stored for it."""
     if not proxy.reachable:
         return False
+    if proxy.excess:
+        return True
     return proxy.serial != seen.proxy_serial or frozenset(proxy.trusts) != seen.proxy_bundle & seen.authorities
 
 

@@ -26,7 +26,7 @@ from konverge.kong.classifying import classify
 from konverge.kong.exchanging import Peer
 from konverge.kong.explaining import find_error
 from konverge.kong.failures import LostConnection
-from konverge.kong.identity import CertificateFacts, diagnose_identity
+from konverge.kong.identity import CertificateFacts, diagnose_identity, find_expiry
 from konverge.kong.loading import LoadLock
 from konverge.kong.outcomes import Busy as ProxyBusy
 from konverge.kong.outcomes import IdentityCause, IdentityRefused, PushOutcome, UnreachableCause
@@ -163,6 +163,8 @@ class _Client:
         accept: str = "application/json",
         content: bytes | None = None,
     ) -> Answer:
+        if expired := find_expiry(self._certificate, self._clock()):
+            raise self._forbidden(expired)
         headers = {"Accept": accept}
         if content is not None:
             headers["Content-Type"] = "application/json"
@@ -220,6 +222,8 @@ class AdminClient(_Client):
 
     async def push(self, content: bytes, timeout: float = pushing.PUSH_TIMEOUT) -> PushOutcome:
         """Post the configuration and return what became of it; see :mod:`konverge.kong.outcomes`."""
+        if expired := find_expiry(self._certificate, self._clock()):
+            return expired
         outcome = await pushing.push(self._channel, content, self._read_hash, timeout)
         if isinstance(outcome, ProxyBusy):
             with suppress(KonvergeError):

@@ -122,19 +122,6 @@ def build_trace() -> aiohttp.TraceConfig:
     return config
 
 
-class Request(aiohttp.ClientRequest):
-    """A request whose body is encrypted no faster than it leaves.
-
-    asyncio lets 512 KiB wait in the TLS layer, and what that layer once held it keeps while the connection lives.
-    """
-
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        """Send over this connection."""
-        if isinstance(conn.transport, asyncio.WriteTransport):
-            conn.transport.set_write_buffer_limits(high=PIECE)
-        return await super().send(conn)
-
-
 class Response(aiohttp.ClientResponse):
     """An answer that tells the running exchange over which connection it comes."""
 

@@ -116,5 +116,7 @@ def _complaints(outcome: Refused) -> str:
     lines += [f"{error.path}: {error.message}".removeprefix(": ") for error in outcome.document_errors]
     if not lines:
         return "Kong refuses the configuration without naming a cause"
+    # The same plugin on several routes is refused once for each.
+    lines = list(dict.fromkeys(lines))
     more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
     return "Kong refuses the configuration: " + " | ".join(lines[:_SHOWN]) + more

@@ -59,6 +59,7 @@ _ERRNO_CAUSES = {
     errno.ECONNRESET: UnreachableCause.RESET,
     errno.EPIPE: UnreachableCause.RESET,
     errno.ECONNABORTED: UnreachableCause.RESET,
+    errno.ENOTCONN: UnreachableCause.RESET,
     errno.EHOSTUNREACH: UnreachableCause.NO_ROUTE,
     errno.ENETUNREACH: UnreachableCause.NO_ROUTE,
     errno.ETIMEDOUT: UnreachableCause.TIMED_OUT,

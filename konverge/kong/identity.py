@@ -39,8 +39,8 @@ def diagnose_identity(
     """Return the refusal with its cause found out as far as our side can."""
     if refused.cause is not IdentityCause.UNDIAGNOSED or certificate is None:
         return refused
-    if now > certificate.not_after:
-        return _refuse(IdentityCause.EXPIRED, f"our client certificate expired at {certificate.not_after:%FT%TZ}")
+    if expired := find_expiry(certificate, now):
+        return expired
     if now < certificate.not_before:
         return _refuse(
             IdentityCause.NOT_YET_VALID,
@@ -52,6 +52,16 @@ def diagnose_identity(
         IdentityCause.UNKNOWN_AUTHORITY,
         f"the proxy does not trust the issuer of our client certificate, {certificate.issuer}",
     )
+
+
+def find_expiry(certificate: CertificateFacts | None, now: datetime) -> IdentityRefused | None:
+    """Return the refusal that our certificate deserves once it has expired; None while it has not.
+
+    A proxy looks at a handshake only, and a kept connection may outlive the certificate that it was made with.
+    """
+    if certificate is None or now <= certificate.not_after:
+        return None
+    return _refuse(IdentityCause.EXPIRED, f"our client certificate expired at {certificate.not_after:%FT%TZ}")
 
 
 def _refuse(cause: IdentityCause, message: str) -> IdentityRefused:

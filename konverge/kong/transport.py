@@ -8,7 +8,6 @@ and the old trust. HTTP/1.1: Kong's HTTP/2 brings nothing measurable for these r
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -18,24 +17,15 @@ from typing import Any, Self
 
 import aiohttp
 import httpx
-from httpx_aiohttp import AiohttpTransport
 
 from konverge.errors import UsageError
-from konverge.kong.exchanging import PATIENT_SIZE, Exchange, Peer, Request, Response, build_trace, current
+from konverge.kong.dialling import open_client
+from konverge.kong.exchanging import PATIENT_SIZE, Exchange, Peer, current
 from konverge.kong.failures import LostConnection, find_alert, find_cause
 from konverge.kong.outcomes import UnreachableCause
 
-CONNECT_TIMEOUT = 5.0
-"""Seconds for TCP and TLS together."""
-KEPT_SECONDS = 60.0
-"""Seconds that an idle connection is kept: less than Kong's 75 (``keepalive_timeout`` of nginx)."""
-
 DRAINED = 64
 """Bytes that are kept of an answer that says all with its status."""
-
-RECEIVED = 128 * 1024
-"""Bytes that the kernel takes in ahead of us. asyncio's TLS layer never gives back the room of the largest piece that
-it got, and the answer to a push is as large as the configuration: a kept connection shall not cost that much."""
 
 _FAILURES = (httpx.HTTPError, aiohttp.ClientError, OSError)
 
@@ -71,7 +61,7 @@ class Channel:
         self.url = url.rstrip("/")
         self._context = _require_verification(self.url, context, tunnel)
         self._extensions: dict[str, Any] = {"sni_hostname": server_name} if server_name and context else {}
-        self._kept = _open_client(self._context, keep=True)
+        self._kept = open_client(self._context, keep=True)
         self._fresh: httpx.AsyncClient | None = None
         self._patient = True
         self._under_way = 0
@@ -189,7 +179,7 @@ class Channel:
         if not fresh:
             return self._kept
         if self._fresh is None:
-            self._fresh = _open_client(self._context, keep=False)
+            self._fresh = open_client(self._context, keep=False)
         return self._fresh
 
     def _lost(self, error: BaseException, exchange: Exchange, timeout: float) -> LostConnection:
@@ -251,28 +241,3 @@ def _require_verification(url: str, context: ssl.SSLContext | None, tunnel: bool
 def _plain_context() -> ssl.SSLContext:
     """Return a context for channels without TLS: building the default one costs 20 ms per proxy."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-
-
-def _open_client(context: ssl.SSLContext, *, keep: bool) -> httpx.AsyncClient:
-    def open_session() -> aiohttp.ClientSession:
-        kept: dict[str, Any] = {"keepalive_timeout": KEPT_SECONDS} if keep else {"force_close": True}
-        connector = aiohttp.TCPConnector(ssl=context, limit=0, socket_factory=_open_socket, **kept)
-        return aiohttp.ClientSession(
-            connector=connector,
-            request_class=Request,
-            response_class=Response,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),
-            trace_configs=[build_trace()],
-        )
-
-    transport = AiohttpTransport(verify=context, client=open_session)
-    timeout = httpx.Timeout(None, connect=CONNECT_TIMEOUT)
-    return httpx.AsyncClient(transport=transport, timeout=timeout, trust_env=False, follow_redirects=False)
-
-
-def _open_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    family, kind, protocol, *_ = address
-    opened = socket.socket(family, kind, protocol)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED)
-    return opened

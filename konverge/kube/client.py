@@ -18,7 +18,6 @@ from typing import Any, Self
 
 import aiohttp
 import orjson
-from kubernetes.aio.client import rest
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config.config_exception import ConfigException
 from kubernetes.aio.config.incluster_config import load_incluster_config
@@ -34,6 +33,7 @@ from konverge.errors import (
     Unavailable,
     UsageError,
 )
+from konverge.kube.dialling import Dialler
 from konverge.kube.resources import Object, Resource
 
 FIELD_MANAGER = "konverge"
@@ -140,7 +140,7 @@ class KubeClient:
         """Return the session that carries TLS and connection pooling; also used for WebSockets."""
         if self._session is None:
             try:
-                self._session = rest.RESTClientObject(self._configuration)._create_pool_manager()
+                self._session = Dialler(self._configuration).open_session()
             except (ssl.SSLError, OSError, ValueError) as error:
                 raise _bad_kubeconfig(None, error) from error
         return self._session

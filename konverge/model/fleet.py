@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from konverge.model.base import Value
-from konverge.model.condition import Condition
+from konverge.model.condition import Condition, Outcome
 from konverge.model.rules import Rule, Ruled
 
 SERVICE_NAME = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
@@ -285,6 +285,9 @@ class FleetStatus(Value):
     last_run: str = Field(default="", description="URL of the last flow run.")
     reason: str = Field(default="", description="Reason of the condition Ready, for the columns.")
     message: str = Field(default="", description="Message of the condition Ready.")
+    setback: Outcome | None = Field(
+        default=None, description="Why the sources are not in force as they are; absent while they are."
+    )
     conditions: tuple[Condition, ...] = ()
 
 
@@ -294,6 +297,7 @@ class Fleet(Value):
     name: str
     namespace: str
     uid: str = ""
+    generation: int = 0
     spec: FleetSpec
     status: FleetStatus = FleetStatus()
 

@@ -56,6 +56,8 @@ class ProxyIdentity(Value):
     protocol: str = ""
     trusts: tuple[str, ...] = ()
     """Fingerprints of the authorities whose clients it lets in; proven with throw-away certificates."""
+    excess: int = 0
+    """How many authorities it names to its clients beyond those that are stored for it: retired ones."""
     seen: str = ""
     """What is wrong, in words; "" where nothing is."""
 

@@ -93,11 +93,14 @@ async def quarantine(
 ) -> None:
     """Take proxies that owe a proof out of traffic: they may still let a revoked certificate in.
 
-    The gate stays closed until the proxy is healed and onboarded; see :mod:`konverge.operate.healing`.
+    Of those that are ready at most half: the traffic has to go somewhere. The gate stays closed until the proxy is
+    healed and onboarded; see :mod:`konverge.operate.healing`.
     """
     instances = await list_instances(kube, fleet)
-    for proxy in proxies:
-        if proxy.name not in report.owing:
+    owing = [proxy for proxy in proxies if proxy.name in report.owing]
+    spared = [proxy for proxy in owing if proxy.ready][sum(proxy.ready for proxy in proxies) // 2 :]
+    for proxy in owing:
+        if proxy in spared:
             continue
         outcome = ProxyOutcome(proxy=proxy.name, ok=False, outcome=OWED, phase=Phase.QUARANTINED)
         await set_gate(kube, proxy, outcome, clock)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -26,10 +27,11 @@ from konverge.kong.loading import LoadLock
 from konverge.kong.marker import build_request
 from konverge.kong.outcomes import PushOutcome, UnreachableCause
 from konverge.kong.probing import ProbeRequest, ProbeTarget, probe
+from konverge.kong.reading import GatewayStatus
 from konverge.kube.client import KubeClient
 from konverge.model.counters import Counters
 from konverge.model.fleet import Fleet
-from konverge.model.proxy import Mtls, Proxy
+from konverge.model.proxy import ZERO_HASH, Mtls, Proxy
 from konverge.operate.clock import Clock, utc_now
 from konverge.operate.identities import load_controller
 from konverge.operate.ports import DataPath, Gateways
@@ -39,6 +41,8 @@ from konverge.pki.inspecting import Certificate, inspect_der
 
 _UNTRUSTED = (UnreachableCause.SERVER_UNTRUSTED, UnreachableCause.SERVER_NAME, UnreachableCause.SERVER_EXPIRED)
 
+TOLD_SECONDS = 0.5
+"""How long what a proxy said when it was met counts as its answer to the next question."""
 COUNTERS_TIMEOUT = 10.0
 """Seconds for the metrics of one proxy; it is judged without them where they take longer."""
 
@@ -71,6 +75,8 @@ class ProxyGateway:
         self._admin = self._dial()
         self._shown: tuple[Peer, Certificate] | None = None
         self._version = ""
+        self._told: tuple[float, GatewayStatus] | None = None
+        """What :meth:`identify` was told, and when."""
 
     async def identify(self) -> Mtls:
         """Return who answers one call, over a verified connection: a kept one where there is one, else a new one.
@@ -86,6 +92,7 @@ class ProxyGateway:
             raise map_refusal(self.proxy, error) from error
         if not meeting.reused:
             self._version = ""
+        self._told = (time.monotonic(), meeting.status)
         return self._describe(meeting, identity)
 
     async def version(self) -> str:
@@ -95,10 +102,17 @@ class ProxyGateway:
         return self._version
 
     async def loaded_hash(self) -> str:
-        """Return the hash of the configuration that is stored; with a database, the one that it says it holds."""
-        status = await self._admin.status()
+        """Return the hash of the configuration that is stored; with a database, the one that it says it holds.
+
+        Right after :meth:`identify` it is what that was told: one call says both.
+        """
+        told, self._told = self._told, None
+        fresh = told is not None and time.monotonic() - told[0] < TOLD_SECONDS
+        status = told[1] if told is not None and fresh else await self._admin.status()
         self._shares_database = status.database
-        return await read_stored_hash(self.database(), self._owner) if status.database else status.hash
+        if not status.database:
+            return status.hash
+        return await read_stored_hash(self.database(), self._owner) or ZERO_HASH
 
     async def push(self, content: bytes) -> PushOutcome:
         """Send a configuration once; Busy where the proxy has a database: a sync has to write it there."""
@@ -108,6 +122,7 @@ class ProxyGateway:
                 reason="SyncUnderWay",
                 hint="reference/proxy-reasons.md#sync-under-way",
             )
+        self._told = None
         return await self._admin.push(content)
 
     async def probe(self, marker: str, attempts: int) -> DataPath:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -36,8 +36,12 @@ SIMILAR = 10
 """Different messages of one reason on one object that get an event of their own (client-go: maxEvents)."""
 REMEMBERED = 2000
 """Events that are known to be counted up; the oldest is forgotten first (client-go: 4096)."""
+ROUND = 50
+"""Events that :meth:`Recorder.run` writes in one round at most: a storm is spread over time."""
 
 Kind = Literal["Normal", "Warning"]
+_Key = tuple[str, ...]
+"""Kind, namespace, name and uid of the object, reason, type, message; the first six are the event's group."""
 
 
 class Reference(Protocol):
@@ -117,7 +121,10 @@ class Recorder:
     clock: Clock = utc_now
     dropped: int = 0
     """Events that an object's budget or a failing API server has cost."""
-    _known: OrderedDict[tuple[str, ...], _Entry] = field(default_factory=OrderedDict)
+    _known: OrderedDict[_Key, _Entry] = field(default_factory=OrderedDict)
+    _groups: Counter[_Key] = field(default_factory=Counter)
+    """How many of the known events share object, reason and type."""
+    _unwritten: dict[_Key, _Entry] = field(default_factory=dict)
     _budgets: OrderedDict[tuple[str, ...], _Budget] = field(default_factory=OrderedDict)
     _pending: asyncio.Event = field(default_factory=asyncio.Event)
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -127,41 +134,48 @@ class Recorder:
         now, text = self.clock(), message[:LONGEST_MESSAGE]
         group = (ref.kind, ref.namespace, ref.name, ref.uid, reason, kind)
         key = (*group, text)
-        if key not in self._known and sum(1 for known in self._known if known[:6] == group) >= SIMILAR:
+        if key not in self._known and self._groups[group] >= SIMILAR:
             key, text = (*group, "\0similar"), f"(combined from similar events) {message}"[:LONGEST_MESSAGE]
         entry = self._known.get(key)
         if entry is None:
             body = self._describe(ref, reason, kind, hint, now)
-            self._known[key] = _Entry(body, now, now, text)
+            entry = self._known[key] = _Entry(body, now, now, text)
+            self._groups[group] += 1
         else:
             entry.count, entry.last, entry.message = entry.count + 1, now, text
             self._known.move_to_end(key)
+        self._unwritten[key] = entry
         self._forget_oldest()
         self._pending.set()
 
     async def run(self, pause: float = 1.0) -> None:
-        """Write what was noted until cancelled; bursts within ``pause`` seconds are one round."""
+        """Write what was noted until cancelled, a round per ``pause`` seconds of :data:`ROUND` events at most."""
         while True:
             await self._pending.wait()
             await asyncio.sleep(pause)
             self._pending.clear()
-            await self.flush()
-            if any(entry.count != entry.written for entry in self._known.values()):
+            await self.flush(ROUND)
+            if self._unwritten:
                 self._pending.set()
 
-    async def flush(self) -> None:
-        """Write every event that is due; a failing API server is logged, never raised."""
+    async def flush(self, most: int | None = None) -> None:
+        """Write every event that is due, or ``most`` of them; a failing API server is logged, never raised."""
         async with self._writing:
-            now = self.clock()
-            for key, entry in list(self._known.items()):
+            now, left = self.clock(), most
+            for key, entry in list(self._unwritten.items()):
+                if left == 0:
+                    return
                 if not entry.is_due(now):
                     continue
                 if not self._budget(key[:4], now).take(now):
                     self.dropped += entry.count - entry.written
                     entry.written, entry.tried = entry.count, now
-                    continue
-                if not await self._try(entry, now):
+                elif not await self._try(entry, now):
                     return
+                else:
+                    left = left - 1 if left is not None else None
+                if entry.count == entry.written:
+                    self._unwritten.pop(key, None)
 
     async def _try(self, entry: _Entry, now: datetime) -> bool:
         """Write one event; False where the others should wait for a better moment."""
@@ -224,19 +238,23 @@ class Recorder:
 
     def _forget_oldest(self) -> None:
         while len(self._known) > REMEMBERED:
-            _, entry = self._known.popitem(last=False)
+            key, entry = self._known.popitem(last=False)
             self.dropped += entry.count - entry.written
+            self._unwritten.pop(key, None)
+            self._groups[key[:6]] -= 1
+            if not self._groups[key[:6]]:
+                del self._groups[key[:6]]
 
 
 def tell_conditions(
     recorder: Recorder, ref: Reference, before: Sequence[Condition], after: Sequence[Condition]
 ) -> None:
     """Record on a fleet which of its conditions became true that an operator should hear of."""
-    for kind in ("IdentityExpiring", "Pinned", "Paused"):
+    for kind in ("Setback", "IdentityExpiring", "Pinned", "Paused"):
         fresh, known = find_condition(tuple(after), kind), find_condition(tuple(before), kind)
         held = (known.status, known.reason) if known is not None else ("False", "")
         if fresh is not None and fresh.status == "True" and (fresh.status, fresh.reason) != held:
-            told: Kind = "Warning" if kind == "IdentityExpiring" else "Normal"
+            told: Kind = "Warning" if kind in ("Setback", "IdentityExpiring") else "Normal"
             recorder.record(ref, fresh.reason, fresh.message, told, hint=fresh.hint)
 
 

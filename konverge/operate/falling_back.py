@@ -195,7 +195,7 @@ class _Sync:
         took = any(o.ok for w in report.waves if w.revision == revision.number for o in w.outcomes)
         if took and not report.harmful:
             await self._remember()
-        return replace(report, problems=tuple(problems))
+        return replace(report, problems=tuple(problems), fallback=self.fallback.reason if self.fallback else "")
 
     def _hold(self, previous: Revision, fallback: Fallback) -> SyncReport:
         """Report that the last good revision stays in force; the proxies were just brought to it."""

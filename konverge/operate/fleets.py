@@ -25,6 +25,7 @@ def parse_fleet(body: Object) -> Fleet:
             name=metadata["name"],
             namespace=metadata["namespace"],
             uid=metadata.get("uid", ""),
+            generation=int(metadata.get("generation", 0)),
             spec=FleetSpec.model_validate(body.get("spec", {})),
             status=FleetStatus.model_validate(body.get("status", {})),
         )

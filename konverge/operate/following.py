@@ -7,11 +7,8 @@ key, so whom a proxy trusts is read from the names that it sends in the handshak
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
-from konverge.errors import Unavailable
-from konverge.model.proxy import Proxy
 from konverge.model.rotation import ProxyWork, RotationStep, StepReport
 from konverge.operate.identities import (
     FleetKeys,
@@ -21,9 +18,9 @@ from konverge.operate.identities import (
     request_for_controller,
     request_for_proxies,
 )
-from konverge.operate.proving import HOLDS, Proof, Seen, prove_all, prove_entry, prove_serial
-from konverge.operate.rotating import SETTLE_SECONDS, Rotation, bring_into_force, require_entry
-from konverge.pki.asking import read_trusted_names
+from konverge.operate.proving import prove_all, prove_entry, prove_serial, prove_trust
+from konverge.operate.rotating import Rotation, bring_into_force, require_entry
+from konverge.operate.settling import wait_until_shown
 from konverge.pki.authority import Identity
 from konverge.pki.bundle import TrustBundle
 from konverge.pki.files import CONTROLLER_BUNDLE_FILE, PROXY_BUNDLE_FILE, assemble_files
@@ -116,7 +113,7 @@ async def _switch(rotation: Rotation, offer: Offer) -> None:
     await require_entry(rotation, files)
     store = open_store(rotation.kube, rotation.fleet)
     await store.store(rotation.fleet.controller_secret, files.data, version=kept.version)
-    await asyncio.sleep(SETTLE_SECONDS)
+    await wait_until_shown(rotation.kube, rotation.fleet, files.identity.certificate.serial)
 
 
 async def _drop_former(rotation: Rotation, offer: Offer) -> list[ProxyWork]:
@@ -129,24 +126,6 @@ async def _drop_former(rotation: Rotation, offer: Offer) -> list[ProxyWork]:
     return await bring_into_force(
         rotation, prove_all(prove_entry(controller), prove_trust(offer.trust, exactly=True))
     )
-
-
-def prove_trust(trust: TrustBundle, *, exactly: bool = False) -> Proof:
-    """Return a proof that a proxy names the authorities of a bundle as those whose clients it lets in."""
-    wanted = frozenset(certificate.subject.public_bytes() for certificate in trust.certificates)
-
-    async def proof(proxy: Proxy) -> Seen:
-        try:
-            named = await read_trusted_names(proxy.ip, proxy.admin_port, proxy.server_name)
-        except Unavailable as error:
-            return Seen(error.message, reachable=False)
-        if wanted - named:
-            return Seen(f"it does not trust {len(wanted - named)} authorities of the issuer")
-        if exactly and named - wanted:
-            return Seen(f"it trusts {len(named - wanted)} authorities that the issuer has given up")
-        return HOLDS
-
-    return proof
 
 
 def _report(works: list[ProxyWork], what: str, *, waiting: bool = False) -> StepReport:

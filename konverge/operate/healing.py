@@ -14,18 +14,27 @@ from konverge.model.fleet import Fleet
 from konverge.model.proxy import Proxy
 from konverge.model.rotation import ProxyWork
 from konverge.operate.clock import Clock, utc_now
+from konverge.operate.connecting import probe_token
 from konverge.operate.identities import load_keys
-from konverge.operate.proving import prove_serial
+from konverge.operate.proving import prove_all, prove_serial, prove_trust
 from konverge.operate.reloading import Distribution, distribute
 
 HEALED_BY_RELOAD = frozenset({"IdentityRefused", "ServerUntrusted"})
 """Reasons of an onboarding that a reload with the stored files can set right."""
 
+HEALED_AT_ONCE = 4
+
 
 async def heal_identities(
     kube: KubeClient, fleet: Fleet, proxies: Sequence[Proxy], clock: Clock = utc_now
 ) -> list[ProxyWork]:
-    """Reload proxies that do not show the stored certificate to the controller; one that still owes it says why."""
+    """Reload proxies that run with other files than the stored ones; one that still owes them says why.
+
+    They carry no traffic, so several are reloaded at once.
+    """
     keys = await load_keys(kube, fleet, clock)
-    proof = prove_serial(keys.controller.files, keys.proxies.files.identity.certificate.serial)
-    return await distribute(proxies, Distribution(kube, keys.proxies.files, proof, batch=1, stragglers=True))
+    files = keys.proxies.files
+    shown = prove_serial(keys.controller.files, files.identity.certificate.serial)
+    proof = prove_all(shown, prove_trust(files.bundle, exactly=True))
+    what = Distribution(kube, files, proof, batch=HEALED_AT_ONCE, token=probe_token(fleet), stragglers=True)
+    return await distribute(proxies, what)

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from konverge.decide.rotating import StoredIdentities
-from konverge.model.proxy import Proxy
+from konverge.errors import Unavailable
+from konverge.model.proxy import Proxy, ProxyStatus
 from konverge.model.rotation import CertificateView, ProxyIdentity
 from konverge.operate.clock import Clock, utc_now
 from konverge.operate.gathering import gather_all
 from konverge.operate.identities import FleetKeys
 from konverge.operate.proving import ABSENT, read_failure
+from konverge.pki.asking import read_trusted_names
 from konverge.pki.authority import Authority, request_controller
 from konverge.pki.bundle import TrustBundle
 from konverge.pki.contexts import build_client_context
@@ -97,6 +99,8 @@ class Observer:
     context: ssl.SSLContext = field(repr=False)
     probes: tuple[tuple[str, ssl.SSLContext], ...] = field(repr=False)
     """A context for each authority, by fingerprint; it trusts whatever any of them has issued."""
+    subjects: frozenset[bytes]
+    """The names of the authorities whose clients the stored files let in, as they stand in a handshake (DER)."""
     names: dict[str, str]
     """Fingerprint of an authority by its subject."""
 
@@ -115,6 +119,7 @@ class Observer:
             observe(keys, clock),
             build_client_context(files.bundle, files.identity),
             tuple(probes),
+            frozenset(one.subject.public_bytes() for one in keys.proxies.files.bundle.certificates),
             {authority.certificate.subject: authority.certificate.fingerprint for authority in known},
         )
 
@@ -133,12 +138,24 @@ class Observer:
         if shown.reason in ABSENT:
             return ProxyIdentity(proxy=proxy.name, reachable=False, seen=shown.message or shown.reason.value)
         trusts = [name for name, context in self.probes if await _lets_in(proxy, context)]
-        return self._describe(proxy, shown, tuple(trusts))
+        return self._describe(proxy, shown, tuple(trusts), await self._count_excess(proxy))
 
-    def _describe(self, proxy: Proxy, shown: Handshake, trusts: tuple[str, ...]) -> ProxyIdentity:
+    async def _count_excess(self, proxy: Proxy) -> int:
+        try:
+            named = await read_trusted_names(proxy.ip, proxy.admin_port, proxy.server_name)
+        except Unavailable:
+            return 0
+        return len(named - self.subjects)
+
+    def _describe(self, proxy: Proxy, shown: Handshake, trusts: tuple[str, ...], excess: int) -> ProxyIdentity:
         seen, certificate = "" if shown.accepted else read_failure(shown).fault, shown.certificate
         base = ProxyIdentity(
-            proxy=proxy.name, accepted=shown.accepted, verified=shown.verified, trusts=trusts, protocol=shown.protocol
+            proxy=proxy.name,
+            accepted=shown.accepted,
+            verified=shown.verified,
+            trusts=trusts,
+            excess=excess,
+            protocol=shown.protocol,
         )
         if certificate is None:
             return base.model_copy(update={"seen": seen})
@@ -150,16 +167,18 @@ class Observer:
                 "serial": certificate.serial,
                 "starts": certificate.not_before,
                 "expires": certificate.not_after,
-                "seen": seen or self._find_difference(certificate, trusts),
+                "seen": seen or self._find_difference(certificate, trusts, excess),
             }
         )
 
-    def _find_difference(self, certificate: Certificate, trusts: Sequence[str]) -> str:
+    def _find_difference(self, certificate: Certificate, trusts: Sequence[str], excess: int) -> str:
         """Return how a proxy that gets on with the controller differs from what is stored for it."""
         if certificate.serial != self.stored.proxy_serial:
             return f"it shows serial {certificate.serial}, stored is {self.stored.proxy_serial}"
         if frozenset(trusts) != self.stored.proxy_bundle & self.stored.authorities:
             return "it trusts other authorities than those that are stored for it"
+        if excess:
+            return f"it still trusts {excess} authorities that are not in force any more"
         return ""
 
 
@@ -188,6 +207,19 @@ def list_certificates(
     views = [_view(role, certificate, clock) for role, certificate in shown]
     stored = views[-1]
     return views + [view for proxy in proxies if (view := _view_proxy(proxy, stored)) is not None]
+
+
+def view_shown(statuses: Iterable[ProxyStatus], stored: CertificateView) -> list[CertificateView]:
+    """Return the certificates that proxies showed at their last handshake, as far as that is known."""
+    shown = [
+        ProxyIdentity(proxy=status.pod, **status.mtls.model_dump(include=set(_SHOWN)))
+        for status in statuses
+        if status.mtls.expires is not None
+    ]
+    return [view for proxy in shown if (view := _view_proxy(proxy, stored)) is not None]
+
+
+_SHOWN = ("subject", "issuer", "serial", "starts", "expires", "protocol")
 
 
 def _view(role: str, certificate: Certificate, clock: Clock) -> CertificateView:

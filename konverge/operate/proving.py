@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from konverge.errors import Unavailable
 from konverge.model.proxy import Proxy
+from konverge.pki.asking import read_trusted_names
+from konverge.pki.bundle import TrustBundle
 from konverge.pki.contexts import build_client_context
 from konverge.pki.files import IdentityFiles
 from konverge.pki.handshake import Handshake, HandshakeReason, prove
@@ -88,6 +90,24 @@ def prove_refusal(files: IdentityFiles) -> Proof:
         if shown.accepted:
             return Seen(f"it still lets certificates of {files.identity.certificate.issuer} in")
         return read_failure(shown)
+
+    return proof
+
+
+def prove_trust(trust: TrustBundle, *, exactly: bool = False) -> Proof:
+    """Return a proof that a proxy names the authorities of a bundle as those whose clients it lets in."""
+    wanted = frozenset(certificate.subject.public_bytes() for certificate in trust.certificates)
+
+    async def proof(proxy: Proxy) -> Seen:
+        try:
+            named = await read_trusted_names(proxy.ip, proxy.admin_port, proxy.server_name)
+        except Unavailable as error:
+            return Seen(error.message, reachable=False)
+        if wanted - named:
+            return Seen(f"it does not trust {len(wanted - named)} authorities that are in force")
+        if exactly and named - wanted:
+            return Seen(f"it trusts {len(named - wanted)} authorities that are not in force any more")
+        return HOLDS
 
     return proof
 

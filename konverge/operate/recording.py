@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+from konverge.decide.assessing import assess_status
 from konverge.decide.waving import HARMFUL_REASONS
 from konverge.kube.client import KubeClient
 from konverge.model.condition import Outcome, set_condition
@@ -65,11 +66,18 @@ def _with_conditions(status: ProxyStatus, outcome: ProxyOutcome, clock: Clock) -
 
 
 async def summarise_fleet(
-    kube: KubeClient, fleet: Fleet, revision: Revision, clock: Clock = utc_now, *, harmful: bool = False
+    kube: KubeClient,
+    fleet: Fleet,
+    revision: Revision,
+    clock: Clock = utc_now,
+    *,
+    harmful: bool = False,
+    setback: Outcome | None = None,
 ) -> FleetStatus:
     """Write the fleet's counts; the revision is the last good one where every reachable proxy runs it unharmed.
 
     ``harmful`` is what a sync found out otherwise, from metrics: then it does not become the last good one either.
+    ``setback`` says why the revision is not what the sources say.
     """
     instances = await list_instances(kube, fleet)
     counts = count_proxies(instances, revision)
@@ -77,15 +85,17 @@ async def summarise_fleet(
     good = counts.synced > 0 and counts.drifted == 0 and not harmful
 
     def change(status: FleetStatus) -> FleetStatus:
-        update = {
+        update: dict[str, object] = {
             "counts": counts,
+            "observed_generation": fleet.generation,
+            "setback": setback,
             "current_revision": revision.number,
             "current_hash": revision.hash,
             "last_sync": clock(),
         }
         if good:
             update |= {"last_good_revision": revision.number, "last_good_hash": revision.hash}
-        return status.model_copy(update=update)
+        return assess_status(fleet.spec, status.model_copy(update=update), instances, clock())
 
     return await update_fleet_status(kube, fleet, change)
 

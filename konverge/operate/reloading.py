@@ -1,7 +1,8 @@
 """Puts new identity files into force on proxies: wait for the projection, reload, prove by a handshake.
 
 ``kong reload`` returns 0.7 to 2.1 s before the new files are in force, and a reload before the kubelet has
-projected them loads the old ones: neither its exit code nor time proves anything, only a handshake does.
+projected them loads the old ones: neither its exit code nor time proves anything, only a handshake does. The next
+proxy is touched when the one before is ready again and routes (:mod:`konverge.operate.returning`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from konverge.decide.objects import IDENTITY_PATH
 from konverge.errors import KonvergeError, VerificationFailed
@@ -19,6 +20,7 @@ from konverge.kube.client import KubeClient
 from konverge.model.proxy import Proxy
 from konverge.model.rotation import ProxyWork
 from konverge.operate.proving import Proof, Seen
+from konverge.operate.returning import Room, Standing, find_standing, wait_until_back
 from konverge.pki.files import CERTIFICATE_FILE, PROXY_BUNDLE_FILE, IdentityFiles
 
 PROXY_CONTAINER = "proxy"
@@ -30,8 +32,6 @@ ABSENT_TRIES = 3
 ABSENT_PAUSE = 1.0
 """Seconds between two tries: a proxy that none of them meets is out of reach and owes its proof."""
 PAUSE = 0.25
-SHARE = 20
-"""One in so many proxies is reloaded at the same time; the answers of a reload are 0.7 s late at worst."""
 
 Progress = Callable[[ProxyWork], None]
 
@@ -47,8 +47,10 @@ class Distribution:
     kube: KubeClient
     files: IdentityFiles
     proof: Proof
-    batch: int = 0
-    """Proxies at the same time; 0 means one in twenty, and at least one."""
+    batch: int = 1
+    """Proxies at the same time."""
+    token: str = field(default="", repr=False)
+    """Opens the marker route of the data path, see :func:`konverge.operate.connecting.probe_token`."""
     stragglers: bool = False
     on_progress: Progress | None = None
 
@@ -56,13 +58,14 @@ class Distribution:
 async def distribute(proxies: Sequence[Proxy], what: Distribution) -> list[ProxyWork]:
     """Bring files into force proxy by proxy; one that is out of reach owes its proof and holds nobody up.
 
-    VerificationFailed names those that answer and do not take the files; all others have been worked on.
+    VerificationFailed names those that answer and do not take the files; all others have been worked on, unless one
+    that was reloaded does not come back: then no other one is touched while it is missed.
     """
-    slots = asyncio.Semaphore(what.batch or max(1, len(proxies) // SHARE))
+    slots, room = asyncio.Semaphore(what.batch), Room(len(proxies), what.batch if what.stragglers else 0)
 
     async def follow(proxy: Proxy) -> ProxyWork:
         async with slots:
-            work = await _work_on(proxy, what)
+            work = await _work_on(proxy, what, room)
             if what.on_progress is not None:
                 what.on_progress(work)
             return work
@@ -81,13 +84,21 @@ async def distribute(proxies: Sequence[Proxy], what: Distribution) -> list[Proxy
     return [result for result in results if isinstance(result, ProxyWork)]
 
 
-async def _work_on(proxy: Proxy, what: Distribution) -> ProxyWork:
+async def _work_on(proxy: Proxy, what: Distribution, room: Room) -> ProxyWork:
     started = time.monotonic()
     seen, reloads = await find_out(what.proof, proxy), 0
     try:
         if not seen.holds and seen.reachable:
+            room.require(proxy)
+            before = await find_standing(what.kube, proxy, what.token)
             seen, reloads = await _bring_into_force(proxy, what)
+            if seen.holds:
+                await _await_return(proxy, what, before, room)
+            elif before.serving:
+                room.miss(proxy)
     except KonvergeError as error:
+        if error.reason == "NotReadyAgain" and not what.stragglers:
+            raise
         seen = await find_out(what.proof, proxy)
         if seen.reachable and not seen.holds:
             if not what.stragglers:
@@ -100,6 +111,14 @@ async def _work_on(proxy: Proxy, what: Distribution) -> ProxyWork:
         owes=not seen.holds,
         seen=seen.fault,
     )
+
+
+async def _await_return(proxy: Proxy, what: Distribution, before: Standing, room: Room) -> None:
+    try:
+        await wait_until_back(what.kube, proxy, before, what.token)
+    except KonvergeError:
+        room.miss(proxy)
+        raise
 
 
 async def find_out(proof: Proof, proxy: Proxy) -> Seen:

@@ -40,6 +40,8 @@ CHUNK = 700_000
 """Bytes per Secret before base64; etcd's default limit for an object is 1.5 MiB, the API server's for data 1 MiB."""
 LEVEL = 2
 """Of gzip: 6 saves a fifth of the room and costs two and a half times the time, while a change waits for it."""
+MEMBER = 1 << 20
+"""Bytes that are compressed by one thread: zlib lets go of the interpreter, so all cores do."""
 CHUNK_TYPE = "konverge.dev/revision"
 """Type of the Secrets that hold the bytes."""
 MESSAGE_LIMIT = 1024
@@ -171,7 +173,8 @@ async def store_revision(
     ``author`` is who made it, ``reason`` why: left empty, it names the objects that changed since the newest
     revision, whose bytes are read unless ``previous`` has them. ``sources`` are the newest resourceVersions by kind.
     ``later`` takes the work that nobody has to wait for, owners and the removal of what is old; without it that is
-    done here. Of two writers one gets the number; the other looks again, so that equal bytes never get two numbers in a row.
+    done here. Of two writers one gets the number; the other looks again, so that equal bytes never get two numbers
+    in a row.
     """
     taken = 0
     packing = asyncio.ensure_future(_pack(draft.content))
@@ -203,8 +206,10 @@ async def store_revision(
 
 
 async def _pack(content: bytes) -> list[bytes]:
-    """Compress, off the loop, and cut."""
-    packed = await asyncio.to_thread(gzip.compress, content, LEVEL, mtime=0)
+    """Compress, off the loop and in pieces side by side, and cut; RFC 1952 lets a file be several such members."""
+    ranges = [slice(start, start + MEMBER) for start in range(0, len(content), MEMBER)] or [slice(0, 0)]
+    work = (asyncio.to_thread(gzip.compress, content[piece], LEVEL, mtime=0) for piece in ranges)
+    packed = b"".join(await asyncio.gather(*work))
     return [packed[start : start + CHUNK] for start in range(0, len(packed), CHUNK)]
 
 
@@ -303,7 +308,7 @@ def _chunk_name(spec: RevisionSpec, index: int) -> str:
 
 
 async def _write_chunk(kube: KubeClient, fleet: Fleet, spec: RevisionSpec, index: int, data: bytes) -> None:
-    body = {
+    body: Object = {
         "apiVersion": "v1",
         "kind": "Secret",
         "type": CHUNK_TYPE,

@@ -8,7 +8,6 @@ In an emergency that holds for the proxies that can be reached; the others are t
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from konverge.model.proxy import Proxy
 from konverge.model.rotation import ProxyIdentity, ProxyWork, RotationStep, StepReport
 from konverge.operate.attesting import quarantine
 from konverge.operate.clock import Clock, utc_now
+from konverge.operate.connecting import probe_token
 from konverge.operate.discovering import discover_proxies
 from konverge.operate.gathering import gather_all
 from konverge.operate.identities import (
@@ -36,17 +36,24 @@ from konverge.operate.identities import (
     with_bundle,
 )
 from konverge.operate.observing import Observer, issue_probe
-from konverge.operate.proving import Proof, Seen, Sessions, prove_all, prove_entry, prove_refusal, prove_serial
+from konverge.operate.proving import (
+    Proof,
+    Seen,
+    Sessions,
+    prove_all,
+    prove_entry,
+    prove_refusal,
+    prove_serial,
+    prove_trust,
+)
 from konverge.operate.reloading import Distribution, Progress, distribute, find_out
 from konverge.operate.restarting import restart_proxies
+from konverge.operate.returning import find_spare
+from konverge.operate.settling import wait_until_shown
 from konverge.pki.authority import Authority
 from konverge.pki.bundle import TrustBundle, build_bundle
 from konverge.pki.files import IdentityFiles
 from konverge.pki.inspecting import CLOCK_SKEW, Certificate, find_renewal
-
-SETTLE_SECONDS = 2.0
-"""After a new certificate of the controller is stored: it reaches the controller by a watch, and must be in its hands
-before the old one is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +135,7 @@ async def switch(rotation: Rotation) -> StepReport:
     if files is not keys.controller.files:
         store = open_store(rotation.kube, rotation.fleet)
         await store.store(rotation.fleet.controller_secret, files.data, version=keys.controller.version)
-        await asyncio.sleep(SETTLE_SECONDS)
+    await wait_until_shown(rotation.kube, rotation.fleet, files.identity.certificate.serial)
     if blockers:
         return _wait(RotationStep.SWITCH, blockers, "the controller keeps a certificate of the old authority")
     message = f"the controller shows serial {files.identity.certificate.serial}"
@@ -207,7 +214,7 @@ async def _renew_proxies(rotation: Rotation, step: RotationStep) -> StepReport:
         store = open_store(rotation.kube, rotation.fleet)
         await store.store(rotation.fleet.proxy_secret, files.data, version=kept.version)
     serial = files.identity.certificate.serial
-    proof = prove_serial(keys.controller.files, serial)
+    proof = prove_all(prove_serial(keys.controller.files, serial), prove_trust(files.bundle, exactly=True))
     if known.successor is not None:
         trusted = keys.controller.files.bundle
         proof = prove_all(proof, prove_entry(issue_probe(known.successor, trusted, rotation.clock)))
@@ -222,7 +229,8 @@ async def bring_into_force(rotation: Rotation, proof: Proof) -> list[ProxyWork]:
         rotation.kube,
         files,
         proof,
-        batch=min(fleet.spec.rollout.concurrency, max(1, len(proxies) // 3)) if rotation.emergency else 0,
+        batch=await find_spare(rotation.kube, fleet, len(proxies)) if rotation.emergency else 1,
+        token=probe_token(fleet),
         stragglers=rotation.emergency,
         on_progress=rotation.on_progress,
     )

@@ -46,6 +46,7 @@ from konverge.operate.syncing import summarise_fleet
 from konverge.operate.workloads import (
     all_ready,
     apply_objects,
+    is_managed_elsewhere,
     label_pod,
     list_pods,
     scale,
@@ -107,7 +108,8 @@ async def deploy(site: Site, migration: Migration) -> str:
     release = await find_legacy(site, migration)
     fleet = await ensure_fleet(site, release, migration)
     await ensure_identity(site.kube, fleet, site.clock)
-    await apply_objects(site.kube, build_fleet_objects(fleet))
+    if not await is_managed_elsewhere(site.kube, fleet.deployment, fleet.namespace):
+        await apply_objects(site.kube, build_fleet_objects(fleet))
     await wait_for_deployment(site.kube, fleet.deployment, fleet.namespace, DEPLOY_SECONDS, _all_created)
     return f"{fleet.spec.replicas} proxies run beside the legacy ones"
 
@@ -191,7 +193,8 @@ async def _compare(site: Site, release: LegacyRelease) -> Parity:
 async def control(site: Site, migration: Migration) -> str:
     """Start the one controller of the fleet and wait until it is ready."""
     fleet = await site.fleet()
-    await apply_objects(site.kube, build_controller_objects(fleet, migration.spec.controller_image))
+    if not await is_managed_elsewhere(site.kube, fleet.controller, fleet.namespace):
+        await apply_objects(site.kube, build_controller_objects(fleet, migration.spec.controller_image))
     await wait_for_deployment(site.kube, fleet.controller, fleet.namespace, DEPLOY_SECONDS, all_ready)
     return "one controller watches for the whole fleet"
 

@@ -95,6 +95,18 @@ class SyncReport:
     pushed: int = 0
     """Number of the revision that this verdict is about."""
     problems: tuple[Problem, ...] = ()
+    fallback: str = ""
+    """What the revision in force leaves out of the sources, where it is a fallback."""
+
+    @property
+    def setback(self) -> Outcome | None:
+        """Why the sources are not in force as they are; None where they are."""
+        if self.harmful:
+            return self.outcome
+        if not self.fallback:
+            return None
+        message = f"revision {self.revision.number} is a {self.fallback}; the events of the objects say why"
+        return Outcome(reason="Fallback", message=message, hint="explanation/sync.md#fallback")
 
     @property
     def outcomes(self) -> tuple[ProxyOutcome, ...]:
@@ -166,6 +178,7 @@ class Run:
         watcher = Watcher(self.gateways, rollout)
         await watcher.start(due)
         waves, canaries, proven = deque(self._cut(due)), 1, False
+        good = self._was_good(revision)
         await self.observer.note_plan(revision, tuple(waves))
         while waves:
             if self.superseded is not None and self.superseded():
@@ -174,9 +187,13 @@ class Run:
                 return Stop(_stopped_leading(revision), superseded=True, proven=proven)
             report = await self._run_wave(revision, waves.popleft(), watcher)
             proven = proven or any(outcome.ok for outcome in report.outcomes)
-            if stop := find_harm(report, revision, rollout.max_failures):
+            stop = find_harm(report, revision, rollout.max_failures)
+            # What the fleet ran well is not to blame where one canary is sick: others are asked first.
+            excused = good and (proven or canaries < CANARIES) and bool(waves or proven)
+            if stop is not None and not excused:
                 return replace(stop, proven=proven)
-            if not proven and waves and canaries < CANARIES and not proves_something(report.outcomes):
+            unproven = stop is not None or not proves_something(report.outcomes)
+            if not proven and waves and canaries < CANARIES and unproven:
                 rest = [proxy for wave in waves for proxy in wave.proxies]
                 waves, canaries = deque(self._cut(rest, report.wave.index + 1)), canaries + 1
                 await self.observer.note_plan(revision, tuple(waves))
@@ -246,11 +263,16 @@ class Run:
             report = replace(report, revision=previous, verdict=Verdict.ROLLED_BACK, outcome=outcome, went_back=back)
         elif stop is not None:
             report = replace(report, verdict=Verdict.HELD, outcome=stop.outcome, revision=previous or revision)
-        await self._record_verdict(report)
+        await self._record_verdict(report, revision)
         return report
 
-    async def _record_verdict(self, report: SyncReport) -> None:
+    def _was_good(self, revision: Revision) -> bool:
+        return self.fleet.status.last_good_hash == revision.hash
+
+    async def _record_verdict(self, report: SyncReport, revision: Revision) -> None:
         reason, message = report.outcome.reason, report.outcome.message
+        if report.harmful and self._was_good(revision) and len(find_refusals(report.outcomes)) <= 1:
+            return  # one proxy's word does not outweigh what the fleet ran well
         if report.harmful:
             verdict = RevisionOutcome.HARMFUL
         elif report.verdict is Verdict.SUPERSEDED:
@@ -317,7 +339,8 @@ def find_harm(report: WaveReport, revision: Revision, budget: int) -> Stop | Non
     head = f"Revision {revision.number} stopped at {report.wave.name}"
     if len(refusals) > budget:
         first = refusals[0]
-        message = f"{head}: proxy {first.proxy}: {first.outcome.message}"
+        said = first.outcome.message.removeprefix(f"{first.proxy}: ")
+        message = f"{head}: proxy {first.proxy}: {said}"
         return Stop(first.outcome.model_copy(update={"message": message}), refusals=tuple(refusals))
     if report.judgement is not None and report.judgement.harmful:
         found = report.judgement.outcome

@@ -47,6 +47,13 @@ async def delete_objects(kube: KubeClient, objects: Iterable[Object]) -> None:
         await kube.delete(APPLIED[body["kind"]], metadata["name"], metadata.get("namespace"))
 
 
+async def is_managed_elsewhere(kube: KubeClient, deployment: str, namespace: str) -> bool:
+    """Tell whether a Deployment is there and somebody else declares it, Helm for one: then it is not ours to apply."""
+    body = await kube.find(DEPLOYMENTS, deployment, namespace)
+    labels = ((body or {}).get("metadata") or {}).get("labels") or {}
+    return body is not None and labels.get("app.kubernetes.io/managed-by", "konverge") != "konverge"
+
+
 async def scale(kube: KubeClient, deployment: str, namespace: str, replicas: int) -> None:
     """Set the replicas of a Deployment."""
     await kube.patch(DEPLOYMENTS, deployment, {"spec": {"replicas": replicas}}, namespace)

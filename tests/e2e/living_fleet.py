@@ -163,11 +163,13 @@ class Ended:
         return orjson.loads(self.out)
 
 
-async def command(scenario: Scenario, *words: str) -> Ended:
-    """Run a konverge command on the scenario's fleet, as an operator does."""
+async def command(scenario: Scenario, *words: str, kubeconfig: Path | None = None) -> Ended:
+    """Run a konverge command on the scenario's fleet, as an operator does; as somebody else with their kubeconfig."""
+    access = str(kubeconfig or scenario.lab.kubeconfig)
+    fleet = (FLEET,) if words[0] == "status" else ("--fleet", FLEET)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", "from konverge.cli.main import run; run()", *words),
-        *("--fleet", FLEET, "-n", NAMESPACE, "--kubeconfig", str(scenario.lab.kubeconfig)),
+        *(*fleet, "-n", NAMESPACE, "--kubeconfig", access),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

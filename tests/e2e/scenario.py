@@ -164,10 +164,12 @@ class Scenario:
 
 
 @asynccontextmanager
-async def open_scenario(name: str, home: Path, prefect: PrefectServer) -> AsyncIterator[Scenario]:
+async def open_scenario(
+    name: str, home: Path, prefect: PrefectServer, *, audit: bool = False
+) -> AsyncIterator[Scenario]:
     """Start an empty lab for a scenario and end it with the block."""
     plane: Literal["lab", "real"] = "real" if os.environ.get(CONTROL_PLANE) == "real" else "lab"
-    settings = LabSettings(name=f"{name}-{os.getpid()}", home=home, control_plane=plane)
+    settings = LabSettings(name=f"{name}-{os.getpid()}", home=home, control_plane=plane, audit=audit)
     async with Lab.start(settings) as lab, await lab.client() as kube:
         target = Target(fleet=FLEET, namespace=NAMESPACE, kubeconfig=str(lab.kubeconfig))
         yield Scenario(lab, kube, prefect, await count_watches(kube), target)

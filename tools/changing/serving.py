@@ -55,7 +55,9 @@ class Gateway:
         found = MARKER.search(content, max(0, near - 4096))
         self.hash, self.marker = digest.hexdigest(), found.group(1) if found else b""
 
-    def answer(self, method: str, path: str, headers: dict[str, str], connection: socket.socket, reader: Any) -> bytes:
+    def answer(
+        self, method: str, path: str, headers: dict[str, str], connection: socket.socket, reader: Any
+    ) -> bytes:
         """Answer one request to the Admin API."""
         if method == "POST":
             if "expect" in headers:

@@ -133,7 +133,7 @@ http://{{ include "konverge.fleet" . }}-prefect.{{ .Release.Namespace }}.svc:420
 {{- default (printf "%s-gateway-proxy" (include "konverge.fleet" .)) .Values.gateway.service.name -}}
 {{- end -}}
 
-{{/* The ProxyFleet object as the controller applies it. */}}
+{{/* The ProxyFleet object as the controller applies it. No pinnedRevision: `konverge rollback` sets it, and it stays. */}}
 {{- define "konverge.fleetObject" -}}
 apiVersion: konverge.dev/v1alpha1
 kind: ProxyFleet
@@ -147,11 +147,17 @@ spec:
   replicas: {{ .Values.gateway.replicas }}
   image: {{ .Values.gateway.image.repository }}:{{ .Values.gateway.image.tag }}
   routerFlavor: {{ .Values.gateway.routerFlavor }}
+  mode: {{ .Values.fleet.mode }}
+  database:
+    {{- toYaml .Values.fleet.database | nindent 4 }}
   proxyService: {{ include "konverge.proxyService" . }}
   rollout:
     {{- toYaml .Values.fleet.rollout | nindent 4 }}
   identity:
     {{- toYaml .Values.fleet.identity | nindent 4 }}
+  historyLimit: {{ .Values.fleet.historyLimit }}
+  drift: {{ .Values.fleet.drift }}
+  runner: {{ .Values.fleet.runner }}
   paused: {{ .Values.fleet.paused }}
 {{- end -}}
 
@@ -165,4 +171,29 @@ spec:
   name: {{ include "konverge.fleet" . }}-worker
   namespace: {{ .Release.Namespace }}
 {{- end }}
+{{- end -}}
+
+{{/* Key encryption keys of a sealed store, for whoever opens identities: volume and mount. */}}
+{{- define "konverge.sealingVolume" -}}
+{{- with .Values.sealingKeys.secret }}
+- name: sealing-keys
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+{{- end }}
+{{- end -}}
+
+{{- define "konverge.sealingMount" -}}
+{{- if .Values.sealingKeys.secret }}
+- {name: sealing-keys, mountPath: /etc/konverge/keys, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{/* The Secret with certificate and key of the webhook. */}}
+{{- define "konverge.admissionSecret" -}}
+{{- if eq .Values.admission.certificate.source "secret" -}}
+{{ required "admission.certificate.source secret needs admission.certificate.secret" .Values.admission.certificate.secret }}
+{{- else -}}
+{{ include "konverge.fleet" . }}-admission
+{{- end -}}
 {{- end -}}

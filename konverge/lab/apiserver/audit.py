@@ -18,15 +18,15 @@ class Audit:
         self._clock = clock
         self._file: BinaryIO | None = path.open("ab", buffering=0) if path is not None else None
 
-    def note(self, request: Request, code: int) -> None:
-        """Write a request that was answered."""
+    def note(self, request: Request, code: int, stage: str = "ResponseComplete") -> None:
+        """Write a request that was answered; ``ResponseStarted`` is the stage of a watch or a stream that begins."""
         if self._file is None:
             return
         event = {
             "kind": "Event",
             "apiVersion": "audit.k8s.io/v1",
             "level": "Metadata",
-            "stage": "ResponseComplete",
+            "stage": stage,
             "requestURI": request.path,
             "verb": request.verb,
             "user": {"username": request.user.name, "groups": request.user.groups},

@@ -105,11 +105,13 @@ class Handler:
         _check_address(request)
         kind = request.need_kind()
         if request.verb == "watch" and not request.subresource:
+            self._audit.note(request, 200, "ResponseStarted")
             return await stream_watch(self._state, request, raw)
         check_method(kind, request)
         if request.subresource in STREAMS:
             self._authorizer.check_stream(request)
             request.repeated = {name: raw.query.getall(name) for name in raw.query}
+            self._audit.note(request, 101, "ResponseStarted")
             return await proxy_stream(self._state, request, raw, self._kubelet)
         if request.subresource == "log":
             return await proxy_log(self._state, request, raw, self._kubelet)

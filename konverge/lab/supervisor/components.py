@@ -52,6 +52,8 @@ class Blueprint:
         words += ["--service-cidr", network.service_cidr]
         words += ["--allow-loopback-endpoints", "--loopback-range", network.cidr]
         words.append("--rbac" if self.settings.rbac else "--no-rbac")
+        if self.settings.audit:
+            words += ["--audit-log", str(self.plane / "audit.jsonl")]
         return self._child("apiserver", "konverge.lab.apiserver", words)
 
     def followers(self) -> list[Child]:

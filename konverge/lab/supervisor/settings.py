@@ -44,6 +44,8 @@ class LabSettings(BaseModel):
     start_delay: float = Field(default=1.0, ge=0)
     """Between the decision to start a container and its process: sandbox, image, and Kong's own 1 to 2 s."""
     rbac: bool = True
+    audit: bool = False
+    """Whether the API server writes a line of JSON per request to ``audit.jsonl`` in its directory."""
     control_plane: Literal["lab", "real"] = "lab"
     kubeconfig: Path | None = None
     """Where a copy of the administrator's kubeconfig is put."""

@@ -55,7 +55,6 @@ class World:
         monkeypatch.setattr(tasks.rotating, "connect", connect)
         for module in (tasks.rotating, rotating):
             monkeypatch.setattr(module, "discover_proxies", discover)
-        monkeypatch.setattr(rotating, "SETTLE_SECONDS", 0.0)
 
     async def open(self, **spec: Any) -> World:
         self.fleet = await apply_fleet(self.kube, "shop", "default", FleetSpec(proxy_service="s", **spec))

@@ -19,6 +19,7 @@ from database_fleet import HOST, Container, build, run_fleet, sync_once
 from konverge.errors import Busy
 from konverge.kong.admin import AdminClient
 from konverge.kong.database import owner_tag
+from konverge.model.proxy import ZERO_HASH
 from konverge.operate.connecting import ProxyGateway
 
 pytestmark = pytest.mark.lab
@@ -112,9 +113,9 @@ async def test_a_gateway_tells_what_the_database_holds_and_pushes_nothing(fleet:
     """What the controller sees of a proxy that joins: the revision is there, or a sync has to write it first."""
     gateway = ProxyGateway.__new__(ProxyGateway)
     async with Backend("blue") as blue, AdminClient(f"http://{HOST}:{fleet[2].proxy.admin_port}") as admin:
-        gateway.proxy, gateway._admin, gateway._owner = fleet[2].proxy, admin, TAG
+        gateway.proxy, gateway._admin, gateway._owner, gateway._told = fleet[2].proxy, admin, TAG, None
         revision = build(1, blue.port)
-        assert await gateway.loaded_hash() == ""
+        assert await gateway.loaded_hash() == ZERO_HASH
         with pytest.raises(Busy) as caught:
             await gateway.push(revision.content)
         assert caught.value.reason == "SyncUnderWay"

@@ -117,6 +117,21 @@ def test_gateway_agrees_with_what_the_library_deploys(objects: list[Object]) -> 
     assert ours["PodDisruptionBudget"]["spec"].items() <= budget.items()
 
 
+def test_gateway_of_a_database_agrees_with_what_the_library_deploys(helm: Helm) -> None:
+    values = {"host": "pg.data", "port": 5433, "name": "edge", "user": "edge", "passwordSecret": "pg", "tls": True}
+    objects = helm.render(fleet__mode="db", fleet__database=values)
+    body = yaml.safe_load(find(objects, "ConfigMap", f"{RELEASE}-fleet")["data"]["fleet.yaml"])
+    fleet = Fleet(name=RELEASE, namespace=NAMESPACE, spec=FleetSpec.model_validate(body["spec"]))
+    expected = build_fleet_objects(fleet)[-1]["spec"]["template"]["spec"]
+    pod = pods_of(objects)[GATEWAY]
+    for kind in ("containers", "initContainers"):
+        (ours,), (theirs,) = expected[kind], pod[kind]
+        assert sorted(theirs["env"], key=str) == sorted(ours["env"], key=str), kind
+        assert theirs.get("command") == ours.get("command")
+        assert {m["name"] for m in ours["volumeMounts"]} <= {m["name"] for m in theirs["volumeMounts"]}
+    assert "initContainers" not in pods_of(helm.render())[GATEWAY]
+
+
 def test_readiness_gate_and_identity(objects: list[Object]) -> None:
     pod = pods_of(objects)[GATEWAY]
     assert pod["readinessGates"] == [{"conditionType": "konverge.dev/configured"}]
@@ -165,7 +180,10 @@ def test_fleet_object_is_valid_and_complete(objects: list[Object]) -> None:
     body = yaml.safe_load(text)
     assert (body["kind"], body["metadata"]) == ("ProxyFleet", {"name": RELEASE, "namespace": NAMESPACE})
     fields = {field.alias for field in FleetSpec.model_fields.values()}
-    assert set(body["spec"]) == fields
+    # A file that speaks of the pin would take a rollback back at the next start of the controller.
+    assert set(body["spec"]) == fields - {"pinnedRevision"}
+    assert body["spec"]["rollout"] == FleetSpec(proxy_service="x").to_json()["rollout"]
+    assert body["spec"]["identity"] == FleetSpec(proxy_service="x").to_json()["identity"]
     assert FleetSpec.model_validate(body["spec"]) == FleetSpec(proxy_service=f"{RELEASE}-gateway-proxy")
     assert not [item for item in objects if item["apiVersion"].startswith("konverge.dev")]
 

@@ -14,6 +14,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"proxy__type": "LoadBalancer"}, "proxy"),
     ({"gateway__replica": 3}, "replica"),
     ({"fleet__rollout__canaries": 1}, "canaries"),
+    ({"fleet__rollout__onHarm": "ignore"}, "onHarm"),
+    ({"fleet__rollout__analysis__maxErrorIncrease": 2}, "maxErrorIncrease"),
+    ({"fleet__identity__issuer__kind": "acme"}, "issuer"),
+    ({"fleet__identity__store__vaultAddress": "http://vault:8200"}, "vaultAddress"),
+    ({"fleet__identity__windows": [{"start": "25:00"}]}, "start"),
+    ({"fleet__pinnedRevision": 3}, "pinnedRevision"),
+    ({"fleet__historyLimit": 1}, "historyLimit"),
+    ({"fleet__runner": "cron"}, "runner"),
+    ({"admission__certificate__source": "acme"}, "source"),
     ({"controller__antiAffinity": "never"}, "preferred"),
     ({"gateway__routerFlavor": "traditionell"}, "traditional_compatible"),
     ({"gateway__pdb__maxUnavailable": 0}, "maxUnavailable"),
@@ -32,10 +41,18 @@ def test_schema_refuses_and_names_the_value(helm: Helm, values: dict[str, Any], 
     assert word in done.stderr
 
 
+def _webhook(**certificate: str) -> dict[str, Any]:
+    return {"admission__enabled": True, "admission__certificate": certificate}
+
+
 FAILING: list[tuple[dict[str, Any], str]] = [
     ({"gateway__env": [{"name": "KONG_DATABASE", "value": "postgres"}]}, "gateway.env: KONG_DATABASE"),
     ({"gateway__env": [{"name": "KONG_DECLARATIVE_CONFIG", "value": "/x"}]}, "KONG_DECLARATIVE_CONFIG"),
     ({"prefect__server__enabled": False}, "prefect.apiUrl"),
+    ({"fleet__mode": "db"}, "fleet.database.host"),
+    (_webhook(source="secret", caBundle="eA=="), "admission.certificate.secret"),
+    (_webhook(source="secret", secret="x"), "admission.certificate.caBundle"),
+    (_webhook(source="cert-manager"), "admission.certificate.issuer"),
     (
         {"gateway__autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 4}},
         "minReplicas 5 is above maxReplicas 4",
@@ -134,6 +151,34 @@ def test_network_policy_closes_admin_and_status(helm: Helm) -> None:
     names = [item["podSelector"]["matchLabels"]["app.kubernetes.io/name"] for item in ours["from"]]
     assert names == ["konverge-controller", "konverge-worker"]
     assert metrics == {"from": [peer], "ports": [{"port": 8100, "protocol": "TCP"}]}
+
+
+def test_network_policy_says_who_sees_the_page(helm: Helm) -> None:
+    assert "NetworkPolicy" not in {item["kind"] for item in helm.render()}
+    closed = find(helm.render(networkPolicy__enabled=True), "NetworkPolicy", f"{RELEASE}-controller")["spec"]
+    assert (closed["ingress"], closed["policyTypes"]) == ([], ["Ingress"])
+    assert closed["podSelector"]["matchLabels"]["app.kubernetes.io/name"] == "konverge-controller"
+    peer = {"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}
+    values = {"networkPolicy": {"enabled": True, "controllerFrom": [peer]}, "admission__enabled": True}
+    page, webhook = find(helm.render(**values), "NetworkPolicy", f"{RELEASE}-controller")["spec"]["ingress"]
+    assert page == {"from": [peer], "ports": [{"port": 10254, "protocol": "TCP"}]}
+    assert webhook == {"ports": [{"port": 10260, "protocol": "TCP"}]}
+
+
+def test_sealing_keys_reach_everybody_who_opens_identities(helm: Helm) -> None:
+    pods = pods_of(helm.render(sealingKeys__secret="kek"))
+    for name in (f"{RELEASE}-controller", f"{RELEASE}-worker"):
+        (volume,) = [volume for volume in pods[name]["volumes"] if volume["name"] == "sealing-keys"]
+        assert volume["secret"] == {"secretName": "kek", "defaultMode": 0o440}
+        mounts = {mount["name"]: mount for mount in pods[name]["containers"][0]["volumeMounts"]}
+        assert mounts["sealing-keys"]["mountPath"] == "/etc/konverge/keys"
+    assert "sealing-keys" not in str(pods[f"{RELEASE}-gateway"])
+
+
+def test_notes_name_the_command_as_it_is(helm: Helm) -> None:
+    text = (CHART / "templates" / "NOTES.txt").read_text()
+    assert "konverge status {{ $fleet }} --namespace" in text
+    assert "--fleet" not in text
 
 
 def test_changed_fleet_restarts_the_controller(helm: Helm) -> None:

@@ -66,7 +66,7 @@ class Compiler:
     async def compile(self, _fleet: Fleet, _snapshot: Any) -> Compiled:
         self.rendered += 1
         world = self.world
-        draft = Revision(number=0, content=orjson.dumps(world.content), marker=world.content)
+        draft = world.draft()
         # What a proxy routes after a push: a harmful revision leaves it with nothing that answers.
         world.gateways.markers[draft.hash] = "" if world.content in world.harmful else draft.marker
         rendered: Any = SimpleNamespace(problems=())
@@ -110,6 +110,10 @@ class World:
         self.controller.site.roster.quarantine = Quarantine()
         for member in self.controller.site.roster:
             member.knock_at = 0.0
+
+    def draft(self) -> Revision:
+        """What the sources come to."""
+        return Revision(number=0, content=orjson.dumps(self.content), marker=self.content)
 
     async def open(self, proxies: int = 3, **spec: Any) -> World:
         rollout = Rollout(canary=1, wave_size=2)
@@ -295,6 +299,71 @@ async def test_a_report_fleet_brings_back_what_was_lost(world: World) -> None:
     assert world.routed() == {"one"}
 
 
+async def test_a_restart_is_no_reason_to_overwrite_what_is_only_to_be_reported(world: World) -> None:
+    await apply_fleet(world.kube, "shop", "default", FleetSpec(proxy_service="s", drift="report"))
+    fake = world.gateways.proxies["p1"]
+    fake.loaded, fake.routes = "f" * 32, "by hand"
+    world.restart()
+    for _ in range(2):
+        await world.controller.reconcile()
+    assert world.pushes() == [1, 1, 1]
+    assert world.ready() == {"p0", "p1", "p2"}
+    fleet = await load_fleet(world.kube, "shop", "default")
+    seen = (await list_instances(world.kube, fleet))["p1"]
+    assert (seen.synced, seen.reason, seen.loaded_hash) == (False, "ForeignConfiguration", "f" * 32)
+    assert {c.type: c.status for c in seen.conditions}["ConfigSynced"] == "False"
+    assert world.controller.counters.drifted == 1
+    fake.loaded, fake.routes = world.gateways.proxies["p0"].loaded, "one"
+    await world.controller.reconcile()
+    seen = (await list_instances(world.kube, fleet))["p1"]
+    assert (seen.synced, seen.reason) == (True, "Configured"), "somebody set it right by hand"
+    fake.loaded, fake.routes = "e" * 32, "by hand again"
+    world.restart()
+    await world.change("two")
+    assert world.routed() == {"two"}, "a new revision is rolled out over everybody, also after a restart"
+
+
+async def test_a_restart_with_nothing_but_foreign_configurations_reports_them_all(world: World) -> None:
+    await apply_fleet(world.kube, "shop", "default", FleetSpec(proxy_service="s", drift="report"))
+    for fake in world.gateways.proxies.values():
+        fake.loaded = "f" * 32
+    world.restart()
+    for _ in range(2):
+        await world.controller.reconcile()
+    assert world.pushes() == [1, 1, 1]
+    assert world.controller.counters.drifted == 3
+    assert world.controller.revision is not None
+    world.start("p9")
+    await world.controller.reconcile()
+    assert world.ready() == {"p0", "p1", "p2", "p9"}, "a newcomer has nothing to keep"
+
+
+async def test_a_restart_goes_on_with_a_roll_out_that_ended_half_way(world: World) -> None:
+    await apply_fleet(world.kube, "shop", "default", FleetSpec(proxy_service="s", drift="report"))
+    old = world.gateways.proxies["p2"].loaded
+    await world.change("two")
+    fake = world.gateways.proxies["p2"]
+    fake.loaded, fake.routes = old, "one"
+    world.restart()
+    await world.controller.reconcile()
+    assert world.routed() == {"two"}, "an older revision of ours is not foreign"
+
+
+async def test_one_sick_canary_after_a_restart_does_not_make_the_last_good_revision_harmful(world: World) -> None:
+    fake = world.gateways.proxies["p0"]
+    fake.loaded, fake.routes, fake.refuses = ZERO_HASH, "", True
+    world.restart()
+    for _ in range(2):
+        await world.controller.reconcile()
+    assert world.ready() == {"p1", "p2"}, "it has nothing to answer with"
+    (record,) = world.kube.all(CONFIG_REVISIONS)
+    assert record["status"]["outcome"] == "Good"
+    status = await world.status()
+    assert (status.current_revision, status.last_good_revision) == (1, 1)
+    await world.change("two")
+    assert {world.gateways.proxies[name].routes for name in ("p1", "p2")} == {"two"}
+
+
 async def test_a_restarted_controller_finds_everything_in_place(world: World) -> None:
     world.restart()
     await world.controller.reconcile()
@@ -386,6 +455,20 @@ async def test_a_pinned_revision_is_in_force_whatever_the_sources_say(world: Wor
     await world.kube.patch(PROXY_FLEETS, "shop", {"spec": {"pinnedRevision": 0}}, "default")
     await world.controller.reconcile()
     assert world.routed() == {"three"}
+
+
+async def test_a_fallback_never_takes_the_place_of_a_pinned_revision(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.change("two")
+
+    async def fall_back(*_args: Any, **_options: Any) -> None:
+        raise AssertionError("the sources were asked")
+
+    monkeypatch.setattr("konverge.controller.rolling.sync_sources", fall_back)
+    await apply_fleet(world.kube, "shop", "default", FleetSpec(proxy_service="s", pinned_revision=1))
+    await world.change("three")
+    assert world.routed() == {"one"}
 
 
 async def test_a_proxy_that_joins_while_a_revision_is_on_its_way_does_not_wait(world: World) -> None:

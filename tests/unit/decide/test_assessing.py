@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from konverge.decide.assessing import State, assess_fleet, assess_status, classify_proxy
-from konverge.model.condition import Condition, find_condition
+from konverge.model.condition import Condition, Outcome, find_condition
 from konverge.model.fleet import FleetSpec, FleetStatus
 from konverge.model.proxy import Mtls, Phase, ProxyStatus
 
@@ -121,9 +121,24 @@ def test_a_fleet_at_rest_says_the_same_for_ever() -> None:
     proxies = {"a": GOOD, "b": but(phase=Phase.QUARANTINED, mtls=Mtls(expires=NOW + timedelta(days=1)))}
     first = assess_status(SPEC, FleetStatus(), proxies, NOW)
     assert first == assess_status(SPEC, first, proxies, NOW + timedelta(hours=5))
-    assert (first.reason, len(first.conditions)) == ("AllServing", 6)
+    assert (first.reason, len(first.conditions)) == ("AllServing", 7)
 
 
 def test_conditions_of_others_stay() -> None:
     other = Condition(type="Other", status="True", reason="R", last_transition_time=NOW)
     assert other in assess_fleet(SPEC, (other,), {}, NOW)
+
+
+def test_a_fallback_in_force_is_seen_at_a_glance() -> None:
+    proxies = {"gw-1": GOOD}
+    setback = Outcome(reason="Fallback", message="revision 3 is a fallback without KongPlugin/sample/bad")
+    told = assess_status(SPEC, FleetStatus(setback=setback), proxies, NOW)
+    found = find_condition(told.conditions, "Setback")
+    assert found is not None
+    assert (found.status, found.reason, found.message) == ("True", "Fallback", setback.message)
+    assert (told.reason, told.message) == ("Fallback", setback.message)
+    over = assess_status(SPEC, told.model_copy(update={"setback": None}), proxies, NOW)
+    found = find_condition(over.conditions, "Setback")
+    assert found is not None
+    assert (found.status, found.reason) == ("False", "SourcesInForce")
+    assert over.reason == "AllServing"

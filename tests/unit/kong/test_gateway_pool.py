@@ -15,7 +15,7 @@ from scripted_gateway import ScriptedGateway, Seen, answer
 from konverge.errors import Forbidden, Invalid, Unavailable, VerificationFailed
 from konverge.kong.classifying import predict_hash
 from konverge.kong.failures import LostConnection
-from konverge.kong.outcomes import Stored, UnreachableCause
+from konverge.kong.outcomes import IdentityCause, IdentityRefused, Stored, UnreachableCause
 from konverge.model.fleet import Fleet, FleetSpec
 from konverge.model.proxy import Proxy
 from konverge.operate import connecting
@@ -193,6 +193,27 @@ async def test_a_certificate_that_expires_under_a_kept_connection_is_no_proof(ga
         with pytest.raises(VerificationFailed, match="expired at") as caught:
             await pool.reach(proxy_at(gateway)).identify()
     assert caught.value.reason == "ServerUntrusted"
+
+
+async def test_our_own_certificate_that_expired_is_not_shown_over_a_kept_connection(
+    gateways: Start, world: World
+) -> None:
+    clock, end = world.now, world.files.identity.certificate.not_after
+    gateway = await gateways(respond, tls=world.tls())
+    async with GatewayPool(FLEET, world.files, lambda: clock) as pool:
+        reached = pool.reach(proxy_at(gateway))
+        assert isinstance(await reached.push(CONTENT), Stored)
+        sent, clock = len(gateway.seen), end + timedelta(seconds=1)
+        refused = await reached.push(CONTENT)
+        assert isinstance(refused, IdentityRefused)
+        assert refused.cause is IdentityCause.EXPIRED
+        for ask in (reached.identify, reached.loaded_hash, reached.version):
+            with pytest.raises(Forbidden, match=f"our client certificate expired at {end:%FT%TZ}") as caught:
+                await ask()
+            assert caught.value.reason == "IdentityRefused"
+        assert len(gateway.seen) == sent, "nothing is sent with an expired identity"
+        clock = end
+        assert isinstance(await reached.push(CONTENT), Stored), "valid to the last second"
 
 
 async def test_the_side_that_refuses_is_named(gateways: Start, world: World) -> None:

@@ -76,6 +76,36 @@ async def test_a_sync_goes_through_and_says_so() -> None:
     report.raise_for_harm()
 
 
+def remember_as_good(town: Town) -> None:
+    status = town.fleet.status.model_copy(update={"last_good_hash": NEW.hash, "last_good_revision": 2})
+    town.fleet = town.fleet.replace(status=status)
+
+
+async def test_one_sick_canary_says_nothing_against_the_last_good_revision() -> None:
+    town = await Town(6).open()
+    remember_as_good(town)
+    town.gateways.proxies["p0"].refuses = True
+    report = await town.sync(previous=None)
+    assert report.verdict is Verdict.COMPLETED
+    assert town.loaded() == ["old", "new", "new", "new", "new", "new"]
+    assert (await town.verdicts())[2] == "Good"
+    assert [wave.wave.name for wave in report.waves][:2] == ["canary", "canary-1"]
+
+
+@pytest.mark.parametrize(("count", "verdict", "visited"), [(1, "Pending", 1), (6, "Harmful", 3)])
+async def test_a_last_good_revision_that_nobody_takes_any_more_is_held(
+    count: int, verdict: str, visited: int
+) -> None:
+    town = await Town(count).open()
+    remember_as_good(town)
+    for fake in town.gateways.proxies.values():
+        fake.refuses = True
+    report = await town.sync(previous=None)
+    assert report.verdict is Verdict.HELD
+    assert len(report.outcomes) == visited
+    assert (await town.verdicts())[2] == verdict
+
+
 async def test_harm_in_a_later_wave_takes_back_what_was_done() -> None:
     town = await Town(6).open()
     town.gateways.proxies["p2"].stuck = True

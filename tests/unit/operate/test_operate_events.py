@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from fake_kube import FakeKube
@@ -18,6 +21,7 @@ from konverge.operate.events import (
     LONGEST_MESSAGE,
     REFILL_SECONDS,
     REFRESH_SECONDS,
+    REMEMBERED,
     SIMILAR,
     Recorder,
     tell_conditions,
@@ -170,6 +174,41 @@ async def test_it_writes_by_itself_while_it_runs(kube: FakeKube, recorder: Recor
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert len(events(kube)) == 1
+
+
+async def test_a_storm_is_written_in_rounds_and_nothing_of_it_is_lost(kube: FakeKube, recorder: Recorder) -> None:
+    for number in range(60):
+        recorder.record(INGRESS._replace(name=f"web-{number}", uid=str(number)), "BackendNotFound", "x")
+    written = []
+    for _ in range(4):
+        await recorder.flush(25)
+        written.append(len(events(kube)))
+    assert written == [25, 50, 60, 60]
+    assert recorder.dropped == 0
+
+
+async def test_what_is_forgotten_makes_room_for_other_messages(kube: FakeKube, recorder: Recorder) -> None:
+    for number in range(SIMILAR):
+        recorder.record(INGRESS, "BackendNotFound", f"first {number}")
+    for number in range(REMEMBERED):
+        recorder.record(INGRESS._replace(name=f"web-{number}", uid=str(number)), "BackendNotFound", "x")
+    assert recorder.dropped == SIMILAR
+    recorder.record(INGRESS, "BackendNotFound", "second")
+    await recorder.flush()
+    told = [event["message"] for event in events(kube) if event["involvedObject"]["name"] == "web"]
+    assert told == ["second"]
+
+
+async def test_what_is_counted_up_in_a_storm_looks_at_no_other_event(recorder: Recorder) -> None:
+    class Unscanned(OrderedDict[tuple[str, ...], Any]):
+        def __iter__(self) -> Iterator[tuple[str, ...]]:
+            raise AssertionError("the known events are scanned")
+
+    recorder._known = Unscanned()
+    for number in range(REMEMBERED + 10):
+        for _ in range(2):
+            recorder.record(INGRESS._replace(name=f"web-{number}", uid=str(number)), "BackendNotFound", "x")
+    assert len(recorder._known) == REMEMBERED
 
 
 async def test_a_condition_is_told_when_it_becomes_true(kube: FakeKube, recorder: Recorder, clock: Turning) -> None:

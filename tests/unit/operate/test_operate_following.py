@@ -13,7 +13,7 @@ from konverge.errors import Invalid
 from konverge.kube.resources import PROXY_FLEETS, SECRETS
 from konverge.model.fleet import FleetSpec, Identity, Issuer
 from konverge.model.proxy import Proxy
-from konverge.operate import following, rotating
+from konverge.operate import rotating
 from konverge.operate.fleets import parse_fleet
 from konverge.operate.following import follow_issuer, is_behind
 from konverge.operate.identities import ensure_identity, load_keys, request_for_controller, request_for_proxies
@@ -29,7 +29,6 @@ async def no_proxies(*_: Any) -> list[Proxy]:
 
 async def test_new_leaves_of_a_new_authority_are_adopted_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rotating, "discover_proxies", no_proxies)
-    monkeypatch.setattr(following, "SETTLE_SECONDS", 0.0)
     kube = FakeKube()
     spec = FleetSpec(proxy_service="s", identity=Identity(issuer=Issuer(kind="secret")))
     fleet = parse_fleet(kube.put(PROXY_FLEETS, {"metadata": {"name": "shop"}, "spec": spec.to_json()}))

@@ -17,6 +17,7 @@ from konverge.operate import reloading
 from konverge.operate.identities import create_authority, issue_proxies
 from konverge.operate.proving import HOLDS, Seen
 from konverge.operate.reloading import Distribution, distribute
+from konverge.operate.returning import Standing
 from konverge.pki.bundle import build_bundle
 from konverge.pki.files import IdentityFiles
 
@@ -72,6 +73,11 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reloading, "PAUSE", 0.0)
     monkeypatch.setattr(reloading, "ABSENT_PAUSE", 0.0)
     monkeypatch.setattr(reloading, "FORCE_SECONDS", 0.05)
+
+    async def idle(*_: Any) -> Standing:
+        return Standing(serving=False)
+
+    monkeypatch.setattr(reloading, "find_standing", idle)
 
 
 def use(monkeypatch: pytest.MonkeyPatch, pods: Pods) -> Pods:
@@ -179,8 +185,9 @@ async def test_an_emergency_reports_who_refuses_its_files_and_goes_on(monkeypatc
     assert "kong reload ended with 1" in works[0].seen
 
 
-async def test_at_most_one_in_twenty_is_reloaded_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    pods = use(monkeypatch, Pods(*(f"p{i}" for i in range(40))))
+@pytest.mark.parametrize("batch", [1, 3])
+async def test_no_more_than_the_batch_is_worked_on_at_a_time(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
+    pods = use(monkeypatch, Pods(*(f"p{i}" for i in range(12))))
     busy, most = 0, 0
     original = pods.exec
 
@@ -195,8 +202,73 @@ async def test_at_most_one_in_twenty_is_reloaded_at_a_time(monkeypatch: pytest.M
             busy -= 1
 
     monkeypatch.setattr(reloading.streaming, "exec", count)
-    assert len(await run(pods)) == 40
-    assert most == 2
+    kube: Any = object()
+    assert len(await distribute(pods.proxies, Distribution(kube, FILES, pods.proof, batch=batch))) == 12
+    assert most == batch
+
+
+def let_go(monkeypatch: pytest.MonkeyPatch, pods: Pods, *names: str) -> None:
+    """All proxies carry traffic; those with these names do not come back from their reload."""
+
+    async def stand(*_: Any) -> Standing:
+        return Standing(serving=True, answers=frozenset({200}))
+
+    async def come_back(_kube: Any, proxy: Proxy, before: Standing, _token: str) -> None:
+        assert before.serving
+        pods.log.append(f"back {proxy.name}")
+        if proxy.name in names:
+            raise VerificationFailed(f"proxy {proxy.name}: not ready again", reason="NotReadyAgain")
+
+    monkeypatch.setattr(reloading, "find_standing", stand)
+    monkeypatch.setattr(reloading, "wait_until_back", come_back)
+
+
+async def test_the_next_proxy_is_reloaded_when_the_one_before_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = use(monkeypatch, Pods("a", "b"))
+    let_go(monkeypatch, pods)
+    assert await run(pods) == {"a": 1, "b": 1}
+    assert pods.log == ["reload a", "back a", "reload b", "back b"]
+
+
+async def test_while_a_proxy_is_missed_no_other_one_is_reloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = use(monkeypatch, Pods("a", "b", "c"))
+    let_go(monkeypatch, pods, "b")
+    with pytest.raises(VerificationFailed) as caught:
+        await run(pods)
+    assert pods.log == ["reload a", "back a", "reload b", "back b"]
+    assert caught.value.message == (
+        "proxy b: not ready again; proxy c: not reloaded, because b did not come back from its own reload"
+    )
+
+
+async def test_a_proxy_that_is_lost_by_its_own_reload_stops_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = use(monkeypatch, Pods("a", "b"))
+    let_go(monkeypatch, pods)
+    original = pods.exec
+
+    async def vanish(*words: Any) -> ExecResult:
+        result = await original(*words)
+        if words[-1] == ["kong", "reload"]:
+            pods.down.add(words[1])
+        return result
+
+    monkeypatch.setattr(reloading.streaming, "exec", vanish)
+    with pytest.raises(VerificationFailed, match="proxy b: not reloaded, because a did not come back"):
+        await run(pods)
+
+
+@pytest.mark.parametrize(("names", "reloaded"), [("ab", "a"), ("abc", "abc"), ("abcd", "abcd")])
+async def test_an_emergency_goes_on_while_enough_carry_the_traffic(
+    monkeypatch: pytest.MonkeyPatch, names: str, reloaded: str
+) -> None:
+    pods = use(monkeypatch, Pods(*names))
+    let_go(monkeypatch, pods, "a")
+    kube: Any = object()
+    works = await distribute(pods.proxies, Distribution(kube, FILES, pods.proof, stragglers=True))
+    assert [line[-1] for line in pods.log if line.startswith("reload")] == list(reloaded)
+    assert {work.proxy for work in works if work.owes} == set(names) - set(reloaded), (
+        "who gave the proof owes nothing"
+    )
 
 
 async def test_one_good_handshake_between_bad_ones_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,11 @@ class Fleet:
             raise Unavailable("refused")
         return Visit(reused=False, refusal="" if shown.accepted else "The SSL certificate error")
 
+    async def read_trusted_names(self, ip: str, _port: int, _name: str) -> frozenset[bytes]:
+        if ip in self.down:
+            raise Unavailable("connection refused")
+        return frozenset(one.subject.public_bytes() for one in self.in_force[ip].bundle.certificates)
+
     async def exec(self, _kube: Any, pod: str, _namespace: str, _container: str, command: list[str]) -> ExecResult:
         """Project the stored files at once; a reload takes them, and each is a moment at which all may end."""
         await self.kube.request("GET", "/api/v1/namespaces/default/secrets/" + self.fleet.proxy_secret)
@@ -165,13 +170,13 @@ async def fleet(monkeypatch: pytest.MonkeyPatch) -> Fleet:
     for module in (observing, proving):
         monkeypatch.setattr(module, "build_client_context", lambda bundle, identity: (bundle, identity))
         monkeypatch.setattr(module, "prove", opened.prove)
+        monkeypatch.setattr(module, "read_trusted_names", opened.read_trusted_names)
     monkeypatch.setattr(proving, "visit", opened.visit)
     monkeypatch.setattr(reloading.streaming, "exec", opened.exec)
     monkeypatch.setattr(rotating, "discover_proxies", proxies)
     for module, name in ((reloading, "PAUSE"), (reloading, "ABSENT_PAUSE"), (observing, "PAUSE")):
         monkeypatch.setattr(module, name, 0.0)
     monkeypatch.setattr(reloading, "FORCE_SECONDS", 0.02)
-    monkeypatch.setattr(rotating, "SETTLE_SECONDS", 0.0)
     return await opened.open()
 
 

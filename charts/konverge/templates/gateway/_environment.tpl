@@ -1,9 +1,33 @@
+{{- define "konverge.databaseEnvironment" -}}
+{{- $database := .Values.fleet.database -}}
+{{- if eq .Values.fleet.mode "dbless" -}}
+- {name: KONG_DATABASE, value: "off"}
+{{- else -}}
+- {name: KONG_DATABASE, value: postgres}
+- {name: KONG_PG_HOST, value: {{ required "fleet.mode db needs fleet.database.host" $database.host | quote }}}
+- {name: KONG_PG_PORT, value: {{ int $database.port | toString | quote }}}
+- {name: KONG_PG_DATABASE, value: {{ $database.name | quote }}}
+- {name: KONG_PG_USER, value: {{ $database.user | quote }}}
+- {name: KONG_PG_SSL, value: {{ ternary "on" "off" $database.tls | quote }}}
+- {name: KONG_PG_SSL_VERIFY, value: {{ ternary "on" "off" $database.tls | quote }}}
+{{- end -}}
+{{- end -}}
+
+{{/* The password is no plain value. */}}
+{{- define "konverge.databasePassword" -}}
+{{- if and (eq .Values.fleet.mode "db") .Values.fleet.database.passwordSecret }}
+- name: KONG_PG_PASSWORD
+  valueFrom:
+    secretKeyRef: {name: {{ .Values.fleet.database.passwordSecret }}, key: password}
+{{- end }}
+{{- end -}}
+
 {{/*
-Settings of Kong: DB-less, the Admin API behind mutual TLS, no session resumption (which skips the check of the client
+Settings of Kong: where its entities are, the Admin API behind mutual TLS, no session resumption (which skips the check of the client
 certificate, so a retired identity would keep its access for up to a day), body limit and buffer raised together.
 */}}
 {{- define "konverge.gatewayEnvironment" -}}
-- {name: KONG_DATABASE, value: "off"}
+{{- include "konverge.databaseEnvironment" . }}
 - {name: KONG_PREFIX, value: /kong_prefix/}
 - {name: KONG_ROUTER_FLAVOR, value: {{ .Values.gateway.routerFlavor }}}
 - {name: KONG_NGINX_WORKER_PROCESSES, value: {{ .Values.gateway.workerProcesses | quote }}}
