@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -43,6 +44,8 @@ from tasks.running import RETRIES, RETRY_DELAYS, connect, is_retryable, logger
 
 Result = TypeVar("Result")
 Work = Callable[[], Awaitable[Any]]
+PUBLISH_SECONDS = 30.0
+"""How long a run that has ended waits for the Prefect server to take its artifacts."""
 Tell = Callable[[dict[str, Any]], None]
 """Takes what a run tells on its way, for the command that waits for it."""
 
@@ -75,12 +78,18 @@ async def run_phase(name: str, work: Work) -> Any:  # noqa: ARG001 - the name is
 
 
 class FlowObserver(Observer):
-    """Makes a task of each wave, a table artifact of its outcomes, and one progress artifact of the whole."""
+    """Makes a task of each wave, a table artifact of its outcomes, and one progress artifact of the whole.
+
+    What is published is published in order, beside the waves: no proxy waits for the Prefect server. :meth:`finish`
+    waits for it.
+    """
 
     def __init__(self, fleet: Fleet, key: str, tell: Tell) -> None:
         self._fleet = fleet
         self._tell = tell
         self._progress = Progress(key)
+        self._turn = asyncio.Lock()
+        self._publishing: list[asyncio.Task[None]] = []
 
     async def run_step(self, name: str, work: Callable[[], Awaitable[Result]]) -> Result:
         """Run the work as a task."""
@@ -91,17 +100,46 @@ class FlowObserver(Observer):
         """Tell what is to come."""
         plan = ", ".join(f"{w.name} ({len(w.proxies)})" for w in waves) or "no proxies"
         logger().info("revision %d: %s", revision.number, plan)
-        await self._progress.expect(sum(len(w.proxies) for w in waves), f"revision {revision.number}")
+        count, what = sum(len(wave.proxies) for wave in waves), f"revision {revision.number}"
+        self._publish(lambda: self._progress.expect(count, what))
 
     async def note_wave(self, report: WaveReport) -> None:
         """Publish the table of a wave."""
-        await publish_outcomes(self._fleet.name, report.wave.name, report.outcomes)
-        await self._progress.advance(len(report.outcomes))
+        self._publish(lambda: publish_outcomes(self._fleet.name, report.wave.name, report.outcomes))
+        self._publish(lambda: self._progress.advance(len(report.outcomes)))
         good = sum(1 for outcome in report.outcomes if outcome.ok)
         message = f"revision {report.revision}: {report.wave.name}: {good} of {len(report.outcomes)} proxies verified"
         self._tell({"wave": report.wave.name, "message": message})
         if report.judgement is not None:
             logger().info("%s: %s", report.wave.name, report.judgement.outcome.message)
+
+    def _publish(self, work: Callable[[], Awaitable[None]]) -> None:
+        async def publish() -> None:
+            async with self._turn:
+                await work()
+
+        self._publishing.append(asyncio.create_task(publish()))
+
+    async def finish(self) -> None:
+        """Wait until everything is published; what cannot be is worth a warning and no failed sync."""
+        if not self._publishing:
+            return
+        await asyncio.wait(self._publishing, timeout=PUBLISH_SECONDS)
+        for late in self._publishing:
+            late.cancel()
+        for error in await asyncio.gather(*self._publishing, return_exceptions=True):
+            if error is not None:
+                logger().warning("an artifact was not published: %s: %s", type(error).__name__, error)
+        self._publishing.clear()
+
+
+@asynccontextmanager
+async def observing(observer: FlowObserver) -> AsyncIterator[FlowObserver]:
+    """Publish everything that was noted in the block before it ends, in whatever way."""
+    try:
+        yield observer
+    finally:
+        await observer.finish()
 
 
 class Session:
@@ -193,7 +231,9 @@ class Session:
 
         async def work() -> dict[str, int | str]:
             harmful = report.harmful and report.revision.number == report.pushed
-            status = await summarise_fleet(self.kube, self.fleet, report.revision, harmful=harmful, setback=report.setback)
+            status = await summarise_fleet(
+                self.kube, self.fleet, report.revision, harmful=harmful, setback=report.setback
+            )
             return {
                 "revision": report.revision.number,
                 "verdict": report.verdict.value,
@@ -222,8 +262,10 @@ async def open_session(target: Target, tell: Tell) -> AsyncIterator[Session]:
         refuse_paused(fleet)
         async with claim_fleet(kube, fleet) as claim:
             fleet, proxies = await _discover(kube, target)
-            async with open_gateways(kube, fleet) as gateways:
-                observer = FlowObserver(fleet, f"{fleet.name}-sync", tell)
+            async with (
+                open_gateways(kube, fleet) as gateways,
+                observing(FlowObserver(fleet, f"{fleet.name}-sync", tell)) as observer,
+            ):
                 yield Session(kube, fleet, gateways, proxies, claim, observer)
 
 
@@ -238,8 +280,10 @@ async def open_shard(
         # The canary has taken the revision: the first wave of a shard may be a full one.
         rollout = fleet.spec.rollout.model_copy(update={"canary": 0})
         fleet = fleet.model_copy(update={"spec": fleet.spec.model_copy(update={"rollout": rollout})})
-        async with open_gateways(kube, fleet) as gateways:
-            observer = FlowObserver(fleet, f"{fleet.name}-sync-shard-{shard}", tell)
+        async with (
+            open_gateways(kube, fleet) as gateways,
+            observing(FlowObserver(fleet, f"{fleet.name}-sync-shard-{shard}", tell)) as observer,
+        ):
             yield Session(kube, fleet, gateways, mine, observer=observer)
 
 

@@ -290,7 +290,11 @@ FLEET_RULES: list[Object] = [
     _rule(_KONVERGE, ["configrevisions/status", "proxyfleets/status"], ["update"]),
     _rule(_KONVERGE, ["proxyinstances/status"], ["patch"]),
     _rule("", ["secrets"], ["get", "list", "watch", "create", "patch", "delete"]),
+    # Gates, and `kong reload` on a proxy that missed a rotation. A WebSocket is opened by a GET: API servers ask for
+    # both verbs from 1.35 on.
+    _rule("", ["pods"], ["get", "list"]),
     _rule("", ["pods/status"], ["patch"]),
+    _rule("", ["pods/exec"], ["create", "get"]),
     _rule("coordination.k8s.io", ["leases"], ["get", "create", "update", "patch"]),
 ]
 """What the controller does in the namespace of its fleet only. The chart grants the same; a test uses every right."""

@@ -205,7 +205,8 @@ class TlsTransport(asyncio.Transport):
                 self._end(error)
                 return
             if not data:
-                self._note_eof()
+                if not self._broken:
+                    self._note_eof()
                 return
             assert isinstance(self._protocol, asyncio.Protocol)
             try:

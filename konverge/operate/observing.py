@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,7 +19,7 @@ from konverge.model.rotation import CertificateView, ProxyIdentity
 from konverge.operate.clock import Clock, utc_now
 from konverge.operate.gathering import gather_all
 from konverge.operate.identities import FleetKeys
-from konverge.operate.proving import ABSENT, read_failure
+from konverge.operate.proving import ABSENT, SILENT_SECONDS, read_failure
 from konverge.pki.asking import read_trusted_names
 from konverge.pki.authority import Authority, request_controller
 from konverge.pki.bundle import TrustBundle
@@ -183,9 +184,11 @@ class Observer:
 
 
 async def _meet(proxy: Proxy, context: ssl.SSLContext) -> Handshake:
+    started = time.monotonic()
     shown = await prove(proxy.ip, proxy.admin_port, proxy.server_name, context)
     for _ in range(TRIES - 1):
-        if shown.reason not in (*ABSENT, HandshakeReason.TLS_FAILED):
+        again = shown.reason in (*ABSENT, HandshakeReason.TLS_FAILED)
+        if not again or time.monotonic() - started > SILENT_SECONDS:
             break
         await asyncio.sleep(PAUSE)
         shown = await prove(proxy.ip, proxy.admin_port, proxy.server_name, context)

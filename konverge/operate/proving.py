@@ -18,6 +18,9 @@ from konverge.pki.resuming import Visit, visit
 ABSENT = (HandshakeReason.UNREACHABLE, HandshakeReason.NO_ANSWER)
 """Ways in which a handshake ends when there is nobody to judge."""
 
+SILENT_SECONDS = 8.0
+"""A proxy that stayed silent for this long is not asked again: it is out of reach."""
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:

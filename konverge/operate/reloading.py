@@ -19,7 +19,7 @@ from konverge.kube import streaming
 from konverge.kube.client import KubeClient
 from konverge.model.proxy import Proxy
 from konverge.model.rotation import ProxyWork
-from konverge.operate.proving import Proof, Seen
+from konverge.operate.proving import SILENT_SECONDS, Proof, Seen
 from konverge.operate.returning import Room, Standing, find_standing, wait_until_back
 from konverge.pki.files import CERTIFICATE_FILE, PROXY_BUNDLE_FILE, IdentityFiles
 
@@ -123,9 +123,10 @@ async def _await_return(proxy: Proxy, what: Distribution, before: Standing, room
 
 async def find_out(proof: Proof, proxy: Proxy) -> Seen:
     """Make a proof; a proxy that does not answer is asked again before it counts as out of reach."""
+    started = time.monotonic()
     seen = await proof(proxy)
     for _ in range(ABSENT_TRIES - 1):
-        if seen.holds or seen.reachable:
+        if seen.holds or seen.reachable or time.monotonic() - started > SILENT_SECONDS:
             break
         await asyncio.sleep(ABSENT_PAUSE)
         seen = await proof(proxy)
@@ -161,10 +162,12 @@ async def reload_proxy(kube: KubeClient, proxy: Proxy) -> None:
 
 async def _await_projection(kube: KubeClient, proxy: Proxy, files: IdentityFiles, deadline: float) -> None:
     """Wait until the pod's files are those that were stored; public parts only are compared."""
-    wanted = {name: files.data[name] for name in (CERTIFICATE_FILE, PROXY_BUNDLE_FILE)}
+    names = (CERTIFICATE_FILE, PROXY_BUNDLE_FILE)
+    wanted = b"".join(files.data[name] for name in names)
+    command = ["cat", *(f"{IDENTITY_PATH}/{name}" for name in names)]
     while True:
-        shown = [await _read_file(kube, proxy, name) for name in wanted]
-        if shown == list(wanted.values()):
+        shown = await streaming.exec(kube, proxy.name, proxy.namespace, PROXY_CONTAINER, command)
+        if shown.stdout == wanted:
             return
         if time.monotonic() > deadline:
             raise VerificationFailed(
@@ -173,11 +176,6 @@ async def _await_projection(kube: KubeClient, proxy: Proxy, files: IdentityFiles
                 hint="reference/errors.md#not-projected",
             )
         await asyncio.sleep(PAUSE * random.uniform(1.0, 2.0))
-
-
-async def _read_file(kube: KubeClient, proxy: Proxy, name: str) -> bytes:
-    command = ["cat", f"{IDENTITY_PATH}/{name}"]
-    return (await streaming.exec(kube, proxy.name, proxy.namespace, PROXY_CONTAINER, command)).stdout
 
 
 async def _await_proof(proof: Proof, proxy: Proxy) -> Seen:

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, suppress
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 
-import httpx
 import orjson
 
 from konverge.errors import Unavailable
 from konverge.kong.outcomes import Stored
 from konverge.model.proxy import Proxy
 from konverge.operate.connecting import GatewayPool, ProxyGateway
-from konverge.pki.contexts import build_client_context
 from pushing.world import FLEET, World
 
 PARALLEL = 20
@@ -109,46 +106,18 @@ class KicLoop:
         await self.pool.close()
 
 
-class HttpxOwn:
-    """httpx on its own connections, the alternative to aiohttp's; one client per proxy, as we have."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.context = build_client_context(world.files.bundle, world.files.identity)
-        self.clients: dict[str, httpx.AsyncClient] = {}
-
-    async def push(self, content: bytes) -> int:
-        """Push and read back."""
-        slots, wanted = asyncio.Semaphore(PARALLEL), hashlib.md5(content, usedforsecurity=False).hexdigest()
-
-        async def push(proxy: Proxy) -> bool:
-            async with slots:
-                client = self._reach(proxy)
-                url = f"https://127.0.0.1:{proxy.admin_port}"
-                options: Any = {"extensions": {"sni_hostname": proxy.server_name}}
-                headers = HEADERS | {"Content-Length": str(len(content))}
-                body = _pieces(content)
-                async with client.stream("POST", url + PATH, content=body, headers=headers, **options) as answer:
-                    async for _ in answer.aiter_raw():
-                        pass
-                status = await client.get(url + "/status", **options)
-                return answer.status_code == 201 and orjson.loads(status.content)["configuration_hash"] == wanted
-
-        return sum(await asyncio.gather(*(push(proxy) for proxy in self.world.proxies)))
-
-    def _reach(self, proxy: Proxy) -> httpx.AsyncClient:
-        if proxy.name not in self.clients:
-            transport = httpx.AsyncHTTPTransport(verify=self.context, limits=httpx.Limits(keepalive_expiry=60.0))
-            self.clients[proxy.name] = httpx.AsyncClient(transport=transport, timeout=60.0)
-        return self.clients[proxy.name]
-
-    async def close(self) -> None:
-        """Close its connections."""
-        async with AsyncExitStack() as stack:
-            for client in self.clients.values():
-                stack.push_async_callback(client.aclose)
-
-
-async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+async def cut(content: bytes) -> AsyncIterator[bytes]:
+    """Yield a body piece by piece, as our client does."""
     for start in range(0, len(content), 64 * 1024):
         yield content[start : start + 64 * 1024]
+
+
+async def gather(proxies: Sequence[Proxy], push: Callable[[Proxy], Awaitable[bool]]) -> int:
+    """Push to all proxies, as many at a time as curl does; returns how many pushes came to something."""
+    slots = asyncio.Semaphore(PARALLEL)
+
+    async def take_turn(proxy: Proxy) -> bool:
+        async with slots:
+            return await push(proxy)
+
+    return sum(await asyncio.gather(*(take_turn(proxy) for proxy in proxies)))

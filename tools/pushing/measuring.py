@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import resource
 import statistics
 import sys
 import time
@@ -17,7 +16,8 @@ from typing import Any
 import orjson
 
 from konverge.operate.connecting import GatewayPool
-from pushing.contenders import HttpxOwn, KicLoop, prepare_curl, push_curl, push_ours
+from pushing.contenders import KicLoop, prepare_curl, push_curl, push_ours
+from pushing.spending import read_cpu
 from pushing.world import FLEET, World, make_document, serving
 
 Contender = Callable[[dict[str, object], bytes], Awaitable[int]]
@@ -50,44 +50,33 @@ class Cell:
 class Ring:
     """The contenders on one set of servers."""
 
-    def __init__(self, world: World, transports: list[str]) -> None:
+    def __init__(self, world: World) -> None:
         self.world = world
         self.kept = GatewayPool(FLEET, world.files)
         self.kic = KicLoop(world)
-        self.own = {name: HttpxOwn(world) for name in transports}
         self.contenders: dict[str, Contender] = {
             "curl": lambda *_: push_curl(world),
             "first": self._push_first,
             "kept": lambda _, content: push_ours(self.kept, world.proxies, content),
             "kic": lambda document, _: self.kic.push(document),
         }
-        for name, own in self.own.items():
-            self.contenders[f"{name} first"] = self._push_own_first
-            self.contenders[f"{name} kept"] = lambda _, content, own=own: own.push(content)
 
     async def _push_first(self, _: dict[str, object], content: bytes) -> int:
         async with GatewayPool(FLEET, self.world.files) as pool:
             return await push_ours(pool, self.world.proxies, content)
 
-    async def _push_own_first(self, _: dict[str, object], content: bytes) -> int:
-        own = HttpxOwn(self.world)
-        try:
-            return await own.push(content)
-        finally:
-            await own.close()
-
     async def close(self) -> None:
         """Close all connections."""
-        await asyncio.gather(self.kept.close(), self.kic.close(), *(own.close() for own in self.own.values()))
+        await asyncio.gather(self.kept.close(), self.kic.close())
 
 
 async def measure(
-    directory: Path, proxies: int, size: int, *, answer: str, seconds: float, transports: list[str], load: float = 0.0
+    directory: Path, proxies: int, size: int, *, answer: str, seconds: float, load: float = 0.0
 ) -> Cell:
     """Measure one size: a round to warm up, then up to five, as long as ``seconds`` are not over."""
     cell, turn = Cell(proxies, size), 0
     async with serving(directory, proxies, answer, load) as world:
-        ring = Ring(world, transports)
+        ring = Ring(world)
         deadline = time.monotonic() + seconds
         for number in range(ROUNDS + 1):
             for name, contender in ring.contenders.items():
@@ -111,18 +100,12 @@ async def _time(
     if name == "curl":
         prepare_curl(world, content)
     gc.collect()
-    spent, start = _read_cpu(), time.perf_counter()
+    spent, start = read_cpu(), time.perf_counter()
     stored = await contender(document, content)
     took = time.perf_counter() - start
     if stored != len(world.proxies):
         raise SystemExit(f"{name}: {stored} of {len(world.proxies)} servers hold the configuration")
-    return took, _read_cpu() - spent
-
-
-def _read_cpu() -> float:
-    """Return the seconds of processor time of this process and of its ended children, curl; not of the servers."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+    return took, read_cpu() - spent
 
 
 async def measure_memory(directory: Path, proxies: int, size: int, answer: str) -> dict[str, float]:

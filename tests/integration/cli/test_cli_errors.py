@@ -269,7 +269,7 @@ def test_a_refused_migration_leaves_nothing_behind(furnished: str) -> None:
 
 @pytest.mark.parametrize("words", [["certs", "status", "--fleet", "resting"]], ids=" ".join)
 def test_a_fleet_without_an_identity_names_the_secret(words: list[str], furnished: str) -> None:
-    expect([*words, "--kubeconfig", furnished], FAILED, "IdentityMissing", "Secret resting-")
+    expect([*words, "--kubeconfig", furnished], FAILED, "IdentityMissing", "resting-")
 
 
 @pytest.mark.parametrize(

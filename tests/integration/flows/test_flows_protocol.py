@@ -17,6 +17,7 @@ from konverge.cli.demo.staging import install_crds
 from konverge.kube.client import KubeClient
 from konverge.model.fleet import FleetSpec
 from konverge.operate.fleets import apply_fleet
+from konverge.operate.identities import ensure_identity
 from konverge.operate.orchestrator import PrefectServer, client_environment
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab, pytest.mark.asyncio(loop_scope="session")]
@@ -41,7 +42,7 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 async def _furnish(kubeconfig: str) -> None:
     async with await KubeClient.connect(kubeconfig) as kube:
         await install_crds(kube)
-        await apply_fleet(kube, "empty", "default", FleetSpec(proxy_service="s"))
+        await ensure_identity(kube, await apply_fleet(kube, "empty", "default", FleetSpec(proxy_service="s")))
         await apply_fleet(kube, "resting", "default", FleetSpec(proxy_service="s", paused=True))
 
 
@@ -64,11 +65,13 @@ def target(fleet: str, kubeconfig: str) -> dict[str, Any]:
 
 
 async def test_a_run_that_completes(server: PrefectServer, kubeconfig: str, tmp_path: Path) -> None:
-    code, lines, _ = await run(server, tmp_path, "config-sync", **target("empty", kubeconfig), author="a test")
-    assert code == 0
-    first, last = lines
+    code, lines, log = await run(server, tmp_path, "config-sync", **target("empty", kubeconfig), author="a test")
+    assert code == 0, log
+    first, *between, last = lines
     assert first["url"] == server.flow_run(first["flow_run"])
-    assert last == {"result": {"revision": 1, "total": 0, "synced": 0, "drifted": 0, "quarantined": 0, "ready": 0}}
+    assert all(set(line) == {"progress"} for line in between)
+    counts = {"total": 0, "synced": 0, "drifted": 0, "quarantined": 0, "ready": 0}
+    assert last == {"result": {"revision": 1, "verdict": "Completed", **counts}}
 
 
 async def test_a_run_that_fails(server: PrefectServer, kubeconfig: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from konverge.kube.resources import PODS, PROXY_FLEETS, SECRETS
@@ -17,8 +18,10 @@ from konverge.model.fleet import Fleet, FleetSpec, Identity, Issuer
 from konverge.model.proxy import Proxy
 from konverge.operate import following, reloading, rotating
 from konverge.operate.clock import utc_now
+from konverge.operate.connecting import GatewayPool
 from konverge.operate.fleets import parse_fleet
 from konverge.operate.following import follow_issuer, is_behind
+from konverge.operate.healing import heal_identities
 from konverge.operate.identities import ensure_identity, load_keys, request_for_controller, request_for_proxies
 from konverge.operate.proving import prove_entry, prove_serial, prove_trust
 from konverge.operate.rotating import Rotation
@@ -70,7 +73,8 @@ class World:
         for name, value in data.items():
             (town.directory / name).write_bytes(base64.b64decode(value))
         if command[0] == "cat":
-            return ExecResult(0, (town.directory / command[1].rpartition("/")[2]).read_bytes(), b"")
+            shown = [(town.directory / path.rpartition("/")[2]).read_bytes() for path in command[1:]]
+            return ExecResult(0, b"".join(shown), b"")
         assert town.node is not None
         self.log.append(f"reload {pod}")
         town.node.hang_up()
@@ -79,6 +83,13 @@ class World:
     async def stored(self) -> tuple[IdentityFiles, IdentityFiles]:
         keys = await load_keys(self.kube, self.fleet)
         return keys.controller.files, keys.proxies.files
+
+    async def configure(self) -> None:
+        """Without a configuration a proxy calls itself not ready."""
+        content = orjson.dumps({"_format_version": "3.0", "services": [{"name": "a", "host": "a.test"}]})
+        async with GatewayPool(self.fleet, (await self.stored())[0]) as pool:
+            for proxy in await self.proxies():
+                await pool.reach(proxy).push(content)
 
     async def then_all_agree(self, authority: Authority) -> None:
         """Every proxy shows what is stored, lets the controller in, and trusts this authority alone."""
@@ -110,6 +121,7 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
             ready = {"conditions": [{"type": "Ready", "status": "True"}]}
             made.kube.put(PODS, {"metadata": {"name": name, "namespace": "kong"}, "status": ready})
         await made.then_all_agree(first)
+        await made.configure()
         yield made
 
 
@@ -150,4 +162,24 @@ async def test_a_proxy_that_runs_with_less_than_what_is_stored_is_found(world: W
     await following._adopt_leaf(rotation, await following.read_offer(rotation))
     assert await is_behind(rotation, await rotation.keys())
     await follow_issuer(rotation)
+    await world.then_all_agree(second)
+
+
+async def test_a_proxy_that_missed_an_emergency_is_healed_by_a_reload(world: World) -> None:
+    """It trusts both, so the controller is let in, and so is whoever was revoked: only a reload ends that."""
+    second = Authority.create("second", datetime.now(UTC))
+    world.publish(second)
+    rotation = Rotation(world.kube, world.fleet, utc_now, emergency=True)
+    await following._adopt_leaf(rotation, await following.read_offer(rotation))
+    world.lost.add("gw-2")
+    assert (await follow_issuer(rotation)).owing == ("gw-2",)
+    world.lost.clear()
+    world.log.clear()
+    controller, proxies = await world.stored()
+    left = [proxy for proxy in await world.proxies() if proxy.name == "gw-2"]
+    assert (await prove_entry(controller)(left[0])).holds
+    assert (await prove_trust(proxies.bundle, exactly=True)(left[0])).fault
+    (work,) = await heal_identities(world.kube, world.fleet, left)
+    assert (work.owes, work.reloads) == (False, 1)
+    assert world.log == ["reload gw-2"]
     await world.then_all_agree(second)

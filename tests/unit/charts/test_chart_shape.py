@@ -15,8 +15,8 @@ from konverge.operate.orchestrator import CLIENT_SETTINGS, SERVER_SETTINGS
 GATEWAY, CONTROLLER = f"{RELEASE}-gateway", f"{RELEASE}-controller"
 KINDS = sorted(
     [
-        "ClusterRole",
-        "ClusterRoleBinding",
+        *["ClusterRole"] * 2,
+        *["ClusterRoleBinding"] * 2,
         "ConfigMap",
         *["Deployment"] * 4,
         "Pod",

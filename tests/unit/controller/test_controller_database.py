@@ -18,7 +18,7 @@ from konverge.model.revision import Revision
 from konverge.operate import databases
 from konverge.operate.fleets import list_instances, load_fleet
 from konverge.operate.ports import DataPath
-from tests.unit.controller.test_controller_reconciling import World
+from tests.unit.controller.world import World
 from tests.unit.kong.database.kong_in_memory import KongInMemory
 
 TAG = owner_tag("default", "shop")

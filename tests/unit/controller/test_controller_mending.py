@@ -15,7 +15,7 @@ from konverge.model.proxy import Proxy, ProxyOutcome
 from konverge.model.rotation import ProxyWork
 from konverge.operate.attesting import OWED
 from konverge.operate.onboarding import set_gate
-from tests.unit.controller.test_controller_reconciling import World
+from tests.unit.controller.world import World
 
 
 class Reloads:

@@ -94,3 +94,30 @@ def test_a_key_is_not_held_up_by_the_churn_of_another() -> None:
         return now()
 
     assert run_virtually(story()) <= 1.5 + PAUSES[Key.PROXIES].longest
+
+
+def test_what_is_urgent_waits_for_nothing_more_and_the_next_change_does() -> None:
+    async def story() -> list[float]:
+        queue, loop, woken = ChangeQueue(), asyncio.get_running_loop(), []
+        loop.call_at(1.0, lambda: queue.add(Key.PROXIES, urgent=True))
+        loop.call_at(5.0, lambda: queue.add(Key.PROXIES))
+        for _ in range(2):
+            assert await queue.take(Key.PROXIES)
+            woken.append(now())
+        assert not await queue.take(Key.PROXIES, 1.0)
+        return woken
+
+    assert [round(at, 3) for at in run_virtually(story())] == [1.0, 5.0 + PAUSES[Key.PROXIES].shortest]
+
+
+def test_what_is_urgent_ends_a_pause_that_was_begun_for_something_else() -> None:
+    async def story() -> float:
+        signal, loop = Signal(Pause(0.5, 5.0)), asyncio.get_running_loop()
+        loop.call_at(1.0, signal.set)
+        loop.call_at(1.2, lambda: signal.set(urgent=True))
+        for step in range(20):
+            loop.call_at(1.3 + 0.1 * step, signal.set)
+        assert await signal.wait()
+        return now()
+
+    assert run_virtually(story()) <= 1.5 + 1e-6

@@ -68,8 +68,9 @@ def test_every_source_wakes_us_and_is_handed_on() -> None:
 
 def test_an_identity_that_changes_is_no_source() -> None:
     found, queue = sources()
-    found.identities[0]._take("MODIFIED", {"metadata": {"name": "shop-controller-identity", "namespace": "ns"}})
-    assert queue.keys == [Key.IDENTITY]
+    for cache in found.identities:
+        cache._take("MODIFIED", {"metadata": {"name": "shop-controller-identity", "namespace": "ns"}})
+    assert queue.keys == [Key.IDENTITY, Key.IDENTITY], "sealed or not"
     assert list(found.objects()) == []
 
 

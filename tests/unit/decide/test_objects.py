@@ -44,5 +44,5 @@ def test_no_selector_carries_a_version() -> None:
 
 def test_the_controller_may_not_write_sources() -> None:
     roles = [b for b in build_controller_objects(FLEET, "i") if b["kind"] == "ClusterRole"]
-    verbs = {verb for role in roles for rule in role["rules"] for verb in rule["verbs"]}
-    assert verbs == {"get", "list", "watch"}
+    rules = [rule for role in roles for rule in role["rules"] if rule["resources"] != ["events"]]
+    assert {verb for rule in rules for verb in rule["verbs"]} == {"list", "watch"}

@@ -42,8 +42,8 @@ class World:
         self.server = self.authority.issue(request_proxies("adm", "kong"), self.now)
         self.files = self.issue()
 
-    def issue(self) -> IdentityFiles:
-        leaf = self.authority.issue(request_controller("edge"), self.now)
+    def issue(self, lifetime: timedelta = timedelta(days=30)) -> IdentityFiles:
+        leaf = self.authority.issue(request_controller("edge"), self.now, lifetime=lifetime)
         return assemble_files(leaf, self.bundle, self.now, CONTROLLER_BUNDLE_FILE)
 
     def tls(self) -> ssl.SSLContext:
@@ -187,7 +187,7 @@ async def test_a_restarted_pod_is_reached_under_its_new_address(gateways: Start,
 async def test_a_certificate_that_expires_under_a_kept_connection_is_no_proof(gateways: Start, world: World) -> None:
     clock = world.now
     gateway = await gateways(respond, tls=world.tls())
-    async with GatewayPool(FLEET, world.files, lambda: clock) as pool:
+    async with GatewayPool(FLEET, world.issue(timedelta(days=60)), lambda: clock) as pool:
         await pool.reach(proxy_at(gateway)).identify()
         clock = world.server.certificate.not_after + timedelta(seconds=1)
         with pytest.raises(VerificationFailed, match="expired at") as caught:

@@ -97,7 +97,7 @@ async def served(serve: Serve, context: ssl.SSLContext) -> AsyncIterator[int]:
         tasks.add(task)
         try:
             await serve(reader, writer)
-        except (OSError, EOFError):
+        except (OSError, EOFError, asyncio.CancelledError):
             pass
         finally:
             writer.transport.abort()
@@ -253,17 +253,27 @@ async def test_what_came_before_a_reset_is_handed_on(contexts: Contexts) -> None
 
 
 async def test_a_refused_certificate_is_told_by_the_alert(contexts: Contexts) -> None:
-    async with served(swallow, contexts.server) as port:
-        recorder = await connect(port, contexts.stranger)
+    """The server's verdict comes after the client's side of the handshake is over (RFC 8446 section 4.4.2.4)."""
+
+    def refuse(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        peer.settimeout(LIMIT)
+        with peer, pytest.raises(ssl.SSLCertVerificationError):
+            contexts.server.wrap_socket(peer, server_side=True)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        refusing = asyncio.create_task(asyncio.to_thread(refuse, listener))
+        recorder = await connect(listener.getsockname()[1], contexts.stranger)
         lost = await asyncio.wait_for(recorder.lost, LIMIT)
-        assert isinstance(lost, ssl.SSLError)
-        assert "ALERT" in str(lost.reason)
+        await refusing
+    assert isinstance(lost, ssl.SSLError)
+    assert "ALERT" in str(lost.reason)
 
 
 async def test_a_handshake_that_fails_or_is_given_up_closes_the_socket(contexts: Contexts) -> None:
     async with served(swallow, contexts.server) as port:
         with pytest.raises(ssl.SSLCertVerificationError):
-            await connect(port, contexts.client, "other.adm.kong.svc")
+            await connect(port, contexts.client, "pod.other.kong.svc")
     with socket.create_server(("127.0.0.1", 0)) as mute:
         plain = socket.create_connection(mute.getsockname())
         plain.setblocking(False)

@@ -49,10 +49,10 @@ class Pods:
     async def exec(self, _kube: Any, pod: str, namespace: str, container: str, command: list[str]) -> ExecResult:
         assert (namespace, container) == ("ns", "proxy")
         if command[0] == "cat":
-            name = command[1].removeprefix(f"{IDENTITY_PATH}/")
-            if name == "tls.crt":
-                self.late[pod] -= 1
-            return ExecResult(0, FILES.data[name] if self.late[pod] < 0 else b"old", b"")
+            names = [path.removeprefix(f"{IDENTITY_PATH}/") for path in command[1:]]
+            self.late[pod] -= 1
+            shown = b"".join(FILES.data[name] for name in names)
+            return ExecResult(0, shown if self.late[pod] < 0 else b"old", b"")
         self.log.append(f"reload {pod}")
         assert self.late[pod] < 0, "reloaded before the files were projected"
         if pod in self.refused:

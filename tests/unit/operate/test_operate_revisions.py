@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
+from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -89,6 +90,39 @@ async def test_the_same_content_keeps_its_number_and_writes_nothing(kube: FakeKu
     before = list(kube.writes)
     assert (await store_revision(kube, fleet, draft())).number == first.number
     assert kube.writes == before
+
+
+async def test_owners_and_the_removal_of_what_is_old_can_come_later(kube: FakeKube, fleet: Fleet) -> None:
+    work: list[Coroutine[Any, Any, None]] = []
+    small = fleet.replace(spec=fleet.spec.replace(history_limit=2))
+    for content in (b"a", b"b", b"c"):
+        await store_revision(kube, small, draft(content), later=work.append)
+    assert (await load_revision(kube, small, 3)).content == b"c"
+    assert len(kube.all(CONFIG_REVISIONS)) == 3
+    assert not any(secret["metadata"].get("ownerReferences") for secret in kube.all(SECRETS))
+    for piece in work:
+        await piece
+    assert [body["metadata"]["name"] for body in kube.all(CONFIG_REVISIONS)] == ["shop-000002", "shop-000003"]
+    owners = {secret["metadata"]["ownerReferences"][0]["name"] for secret in kube.all(SECRETS)}
+    assert owners == {"shop-000002", "shop-000003"}
+
+
+async def test_a_left_over_that_was_cut_in_another_way_is_written_over(kube: FakeKube, fleet: Fleet) -> None:
+    await store_revision(kube, fleet, draft(b"a"))
+    (name,) = chunks(kube)
+    kube.drop(CONFIG_REVISIONS, "shop-000001")
+    kube.put(SECRETS, {"metadata": {"name": name}, "data": {"content": "bGVmdCBvdmVy"}})
+    await store_revision(kube, fleet, draft(b"a"))
+    assert (await load_revision(kube, fleet, 1)).content == b"a"
+
+
+async def test_a_configuration_of_several_members_is_one_again(
+    kube: FakeKube, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revisions, "MEMBER", 100)
+    content = random.Random(7).randbytes(950)
+    await store_revision(kube, fleet, draft(content))
+    assert (await load_revision(kube, fleet, 1)).content == content
 
 
 async def test_content_that_comes_back_gets_a_new_number(kube: FakeKube, fleet: Fleet) -> None:

@@ -122,7 +122,7 @@ class Fleet:
         await self.kube.request("GET", "/api/v1/namespaces/default/secrets/" + self.fleet.proxy_secret)
         files = self._stored(self.fleet.proxy_secret, PROXY_BUNDLE_FILE)
         if command[0] == "cat":
-            return ExecResult(0, files.data[command[1].rpartition("/")[2]], b"")
+            return ExecResult(0, b"".join(files.data[path.rpartition("/")[2]] for path in command[1:]), b"")
         if pod in self.stubborn:
             return ExecResult(1, b"", b"nginx: [emerg] cannot load certificate")
         self.in_force[f"ip{pod[1:]}"] = files
@@ -348,6 +348,22 @@ async def test_an_emergency_leaves_stragglers_behind_and_out_of_traffic(fleet: F
     proxies = [proxy for proxy in fleet.proxies if proxy.name == "p1"]
     assert [w.owes for w in await heal_identities(fleet.kube, fleet.fleet, proxies, fleet.clock)] == [False]
     await fleet.then_only()
+
+
+async def test_a_proxy_that_still_trusts_the_revoked_authority_is_found_by_the_next_run(fleet: Fleet) -> None:
+    """It shows the right certificate and lets the controller in; only the names that it sends give it away."""
+    for step in SHORT_STEPS[:3]:
+        await fleet.step(step, emergency=True)
+    fleet.stubborn.add("p1")
+    assert (await fleet.step(RotationStep.RETIRE, emergency=True)).owing == ("p1",)
+    fleet.stubborn.clear()
+    fleet.since = None
+    seen = await Observer.of(await fleet.keys(), fleet.clock).look(fleet.proxies)
+    assert [proxy.excess for proxy in seen] == [0, 1, 0]
+    assert seen[1].seen == "it still trusts 1 authorities that are not in force any more"
+    assert await fleet.rotate(RotationKind.AUTO) == ["reissue"]
+    await fleet.then_only()
+    assert await fleet.rotate(RotationKind.AUTO) == []
 
 
 async def test_an_emergency_that_nobody_follows_stops_before_the_controller_is_shut_out(fleet: Fleet) -> None:
