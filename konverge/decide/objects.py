@@ -188,12 +188,12 @@ def _proxy_container(fleet: Fleet) -> Object:
             {"name": "kong-admin-tls", "containerPort": ADMIN_PORT, "protocol": "TCP"},
             {"name": "status", "containerPort": STATUS_PORT, "protocol": "TCP"},
         ],
-        # A reload answers 503 for up to two seconds: one failed probe must not take the proxy out.
+        # Often, since a new proxy waits for it. A reload answers 503 for up to two seconds: six in a row take it out.
         "readinessProbe": {
             "httpGet": {"path": "/status/ready", **status},
-            "periodSeconds": 2,
+            "periodSeconds": 1,
             "timeoutSeconds": 2,
-            "failureThreshold": 3,
+            "failureThreshold": 6,
         },
         "livenessProbe": {
             "httpGet": {"path": "/status", **status},

@@ -48,7 +48,7 @@ async def delete_objects(kube: KubeClient, objects: Iterable[Object]) -> None:
 
 
 async def is_managed_elsewhere(kube: KubeClient, deployment: str, namespace: str) -> bool:
-    """Tell whether a Deployment is there and somebody else declares it, Helm for one: then it is not ours to apply."""
+    """Tell whether a Deployment is there and somebody else, such as Helm, declares it: it is not ours to apply."""
     body = await kube.find(DEPLOYMENTS, deployment, namespace)
     labels = ((body or {}).get("metadata") or {}).get("labels") or {}
     return body is not None and labels.get("app.kubernetes.io/managed-by", "konverge") != "konverge"
