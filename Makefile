@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 KEEP   ?= 0
 
-.PHONY: help venv demo test test-kube check format bench bench-% lab kube-assets helm docs e2e crds lock clean
+.PHONY: help venv demo test test-long test-kube check format bench bench-% lab kube-assets helm docs e2e crds lock clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z0-9%-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ demo: venv  ## A legacy installation becomes one fleet under load; KEEP=1 leaves
 
 test: venv  ## All tests on the lab
 	$(BIN)/pytest -q
+
+test-long: venv  ## What takes minutes each: exact RBAC, rotations that are killed, 100 scale-ups
+	KONVERGE_SCALE_STEPS=100 $(BIN)/pytest -q -m long
 
 test-kube: venv  ## Conformance and integration tests on a real kube-apiserver
 	$(BIN)/python tools/test_kube.py

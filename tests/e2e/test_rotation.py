@@ -187,6 +187,7 @@ async def cut_off(scenario: Scenario, pod: str) -> AsyncIterator[None]:
         await signal_all(signal.SIGCONT)
 
 
+@pytest.mark.long
 async def test_a_proxy_that_is_down_owes_and_catches_up_when_it_is_back(scenario: Scenario) -> None:
     before = await keys_of(scenario)
     victim = (await proxies_of(scenario))[1].name
@@ -253,6 +254,7 @@ async def until_progress(flow: FlowProcess, step: str) -> tuple[int, bool]:
     return reloads, True
 
 
+@pytest.mark.long
 async def test_a_fleet_that_restarts_its_proxies_rotates_as_well(scenario: Scenario) -> None:
     """Last, since the pods are others afterwards."""
     before, former = await keys_of(scenario), {proxy.name for proxy in await proxies_of(scenario)}

@@ -32,6 +32,7 @@ RATE = 200.0 if STEPS >= 50 else 60.0
 """Requests per second; the suite shares its two cores with much else."""
 
 pytestmark = [
+    *([pytest.mark.long] if STEPS >= 50 else ()),
     pytest.mark.lab,
     pytest.mark.prefect,
     pytest.mark.asyncio(loop_scope="module"),

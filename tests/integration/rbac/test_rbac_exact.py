@@ -46,7 +46,7 @@ pytestmark = [
     pytest.mark.lab,
     pytest.mark.prefect,
     pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(1200),
 ]
 
