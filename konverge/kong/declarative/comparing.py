@@ -85,7 +85,7 @@ def compare_entity(
     schemas: Mapping[str, Mapping[str, Any]],
     sides: tuple[Configuration, Configuration],
 ) -> Iterator[Difference]:
-    """Yield the differences between two forms of one entity; ``sides`` tell the ids that passwords are salted with."""
+    """Yield the differences between two forms of one entity; ``sides`` tell the ids that salt passwords."""
     kind = key[0]
     left, right = normalise(kind, mine, schemas), normalise(kind, theirs, schemas)
     _forget_generated(kind, left, right)
