@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from devtools import Browser
+from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.config_sync import config_sync
@@ -30,6 +32,10 @@ pytestmark = [
 async def server(chromium: str, tmp_path: Path) -> AsyncIterator[PrefectServer]:
     """A server as the command starts it, and this process as its client."""
     started = await start_server(tmp_path / "prefect")
+    # The one that sends events is made once for a process, and may still be bound to the server of other tests.
+    drained = EventsWorker.drain_all(timeout=10, at_exit=False)
+    if inspect.isawaitable(drained):
+        await drained
     try:
         with temporary_settings({PREFECT_API_URL: started.url}):
             yield started

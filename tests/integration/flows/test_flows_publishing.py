@@ -107,6 +107,7 @@ async def test_a_server_that_is_silent_is_waited_for_only_so_long(
     monkeypatch.setattr(tasks.syncing, "PUBLISH_SECONDS", 0.0)
     with pytest.raises(ArithmeticError):
         await fail()
-    assert len(caplog.records) == 5
-    assert all("CancelledError" in record.message for record in caplog.records)
+    # Prefect's own threads may have something to say as well.
+    told = [record.message for record in caplog.records if "CancelledError" in record.message]
+    assert len(told) == 5
     assert server.taken == []

@@ -89,6 +89,13 @@ async def ask(container: Container, path: str) -> tuple[int, str]:
         return answer.status_code, answer.text
 
 
+async def wait_until_gone(container: Container, path: str) -> None:
+    """Wait until a path is routed no more: what is deleted from the database leaves the routers a moment later."""
+    async with asyncio.timeout(20):
+        while (await ask(container, path))[0] != 404:  # noqa: ASYNC110 - a router announces nothing
+            await asyncio.sleep(0.05)
+
+
 def proxies_of(fleet: list[Container]) -> list[Any]:
     return [container.proxy for container in fleet]
 
