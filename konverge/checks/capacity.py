@@ -8,7 +8,7 @@ from konverge.checks.legacy import read_release
 from konverge.checks.quantities import parse_quantity
 from konverge.checks.registry import Answer, Severity, Stage, check, failed, failed_if, passed, skipped
 from konverge.checks.scene import Object, Scene
-from konverge.checks.services import NO_DEPLOYMENT, NO_FLEET, find_deployment, read_fleet
+from konverge.checks.services import read_fleet, require_deployment, require_fleet
 
 CATEGORY = "Capacity and disruptions"
 
@@ -101,10 +101,7 @@ def room_in_quota(scene: Scene) -> Answer:
 )
 def disruption_budget(scene: Scene) -> Answer:
     """A PodDisruptionBudget selects the proxies, and allows a disruption while all are healthy."""
-    fleet = read_fleet(scene)
-    deployment = find_deployment(scene, fleet) if fleet else None
-    if fleet is None or deployment is None:
-        return NO_FLEET if fleet is None else NO_DEPLOYMENT
+    fleet, deployment = require_fleet(scene), require_deployment(scene)
     labels = deployment["spec"]["template"]["metadata"].get("labels") or {}
     budgets = [
         body
@@ -132,9 +129,7 @@ def disruption_budget(scene: Scene) -> Answer:
 )
 def autoscaler(scene: Scene) -> Answer:
     """The HPA of the proxies is not at its upper limit."""
-    fleet = read_fleet(scene)
-    if fleet is None:
-        return NO_FLEET
+    fleet = require_fleet(scene)
     mine = [
         body
         for body in scene.list("horizontalpodautoscalers")
@@ -160,9 +155,7 @@ def autoscaler(scene: Scene) -> Answer:
 )
 def spread(scene: Scene) -> Answer:
     """Two or more proxies do not all share one node while there are others."""
-    fleet = read_fleet(scene)
-    if fleet is None:
-        return NO_FLEET
+    require_fleet(scene)
     nodes = [status.node for status in scene.instances.get().values() if status.node]
     if len(nodes) < 2 or len(_usable(scene)) < 2:
         return skipped("one proxy or one node")
@@ -180,10 +173,7 @@ def spread(scene: Scene) -> Answer:
 )
 def proxy_storage(scene: Scene) -> Answer:
     """The emptyDir of the prefix is at least 64 times the configuration, or 2 GiB."""
-    fleet = read_fleet(scene)
-    deployment = find_deployment(scene, fleet) if fleet else None
-    if fleet is None or deployment is None:
-        return NO_FLEET if fleet is None else NO_DEPLOYMENT
+    fleet, deployment = require_fleet(scene), require_deployment(scene)
     small = [
         f"volume {volume['name']} of {fleet.deployment} is limited to {limit}"
         for volume in deployment["spec"]["template"]["spec"].get("volumes") or ()

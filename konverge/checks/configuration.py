@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from konverge.checks.registry import Answer, Severity, Stage, check, failed, failed_if, passed
 from konverge.checks.scene import Scene
-from konverge.checks.services import NO_FLEET, read_fleet
+from konverge.checks.services import require_fleet
 
 CATEGORY = "Configuration"
 SHOWN = 3
@@ -48,8 +48,7 @@ def marker_visible(scene: Scene) -> Answer:
 )
 def proxies_current(scene: Scene) -> Answer:
     """Every ProxyInstance is synced and in traffic."""
-    if read_fleet(scene) is None:
-        return NO_FLEET
+    require_fleet(scene)
     states = scene.instances.get()
     behind = [
         f"{name}: {status.reason or status.phase.value}"
@@ -69,9 +68,7 @@ def proxies_current(scene: Scene) -> Answer:
 )
 def revision_good(scene: Scene) -> Answer:
     """The current revision is the last good one, and it is stored."""
-    fleet = read_fleet(scene)
-    if fleet is None:
-        return NO_FLEET
+    fleet = require_fleet(scene)
     status, stored = fleet.status, {spec.number for spec in scene.revisions.get()}
     if not status.last_good_revision:
         return failed("no revision was ever verified on every proxy")

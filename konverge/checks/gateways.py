@@ -8,7 +8,7 @@ from konverge.checks.identity import proxy_settings
 from konverge.checks.quantities import parse_quantity
 from konverge.checks.registry import Answer, Severity, Stage, check, failed, failed_if, passed, skipped
 from konverge.checks.scene import GatewayView, Scene
-from konverge.checks.services import NO_DEPLOYMENT, NO_FLEET, read_fleet
+from konverge.checks.services import require_fleet
 from konverge.kong.reading import GatewayInfo
 
 CATEGORY = "Kong"
@@ -33,8 +33,7 @@ def _answering(scene: Scene) -> list[tuple[GatewayView, GatewayInfo]]:
 )
 def kong_version(scene: Scene) -> Answer:
     """No proxy is older than the oldest version that is understood."""
-    if read_fleet(scene) is None:
-        return NO_FLEET
+    require_fleet(scene)
     found = _answering(scene)
     old = [
         f"{view.name} runs {info.version}"
@@ -54,8 +53,7 @@ def kong_version(scene: Scene) -> Answer:
 )
 def kong_one_version(scene: Scene) -> Answer:
     """There is one version in the fleet."""
-    if read_fleet(scene) is None:
-        return NO_FLEET
+    require_fleet(scene)
     versions = sorted({info.version for _, info in _answering(scene)})
     return passed(", ".join(versions)) if len(versions) < 2 else failed(f"versions {', '.join(versions)}")
 
@@ -70,9 +68,7 @@ def kong_one_version(scene: Scene) -> Answer:
 )
 def kong_mode(scene: Scene) -> Answer:
     """DB-less proxies in a dbless fleet, proxies with a database in a db fleet."""
-    fleet = read_fleet(scene)
-    if fleet is None:
-        return NO_FLEET
+    fleet = require_fleet(scene)
     wrong = [
         f"{view.name} runs with database {info.database!r}"
         for view, info in _answering(scene)
@@ -91,9 +87,7 @@ def kong_mode(scene: Scene) -> Answer:
 )
 def kong_router(scene: Scene) -> Answer:
     """Router flavour of each proxy against the fleet's."""
-    fleet = read_fleet(scene)
-    if fleet is None:
-        return NO_FLEET
+    fleet = require_fleet(scene)
     wanted = fleet.spec.router_flavor
     wrong = [
         f"{view.name} has router {info.router_flavor}"
@@ -103,10 +97,8 @@ def kong_router(scene: Scene) -> Answer:
     return failed_if(wrong, wanted)
 
 
-def _limits(scene: Scene) -> dict[str, float] | None:
+def _limits(scene: Scene) -> dict[str, float]:
     settings = proxy_settings(scene)
-    if settings is None:
-        return None
     return {name: parse_size(settings[name]) if settings.get(name) else DEFAULT_LIMIT for name in LIMITS}
 
 
@@ -126,8 +118,6 @@ def parse_size(text: str) -> float:
 def kong_body_limit(scene: Scene) -> Answer:
     """The limits are above the size of what the sources render to."""
     limits = _limits(scene)
-    if limits is None:
-        return NO_FLEET if read_fleet(scene) is None else NO_DEPLOYMENT
     size = scene.rendering.get().size
     small = [f"{name} is {limit / 1024**2:g} MiB" for name, limit in limits.items() if limit <= size]
     text = f"configuration of {size / 1024**2:.2f} MiB"
@@ -145,8 +135,6 @@ def kong_body_limit(scene: Scene) -> Answer:
 def kong_body_reserve(scene: Scene) -> Answer:
     """The limits are twice the size of the configuration, and equal: a body that spills to a file is not read."""
     limits = _limits(scene)
-    if limits is None:
-        return NO_FLEET if read_fleet(scene) is None else NO_DEPLOYMENT
     if len(set(limits.values())) > 1:
         return failed("the two limits differ: a body between them is spilled to a file, which Kong's readers ignore")
     size, limit = scene.rendering.get().size, min(limits.values())
@@ -164,8 +152,7 @@ def kong_body_reserve(scene: Scene) -> Answer:
 )
 def kong_workers(scene: Scene) -> Answer:
     """Each proxy has two workers or more."""
-    if read_fleet(scene) is None:
-        return NO_FLEET
+    require_fleet(scene)
     found = _answering(scene)
     if not found:
         return skipped("no proxy answers")

@@ -7,7 +7,7 @@ from datetime import timedelta
 from konverge.checks.api import judge_skew
 from konverge.checks.registry import Answer, Severity, Stage, check, failed, failed_if, passed, skipped
 from konverge.checks.scene import Scene
-from konverge.checks.services import NO_DEPLOYMENT, NO_FLEET, find_deployment, read_fleet
+from konverge.checks.services import require_deployment, require_fleet
 from konverge.pki.handshake import HandshakeReason
 
 CATEGORY = "mTLS and certificates"
@@ -25,11 +25,8 @@ OFF = ("KONG_NGINX_ADMIN_SSL_SESSION_TICKETS", "KONG_NGINX_ADMIN_SSL_SESSION_CAC
 )
 def identity_stored(scene: Scene) -> Answer:
     """Authority, controller and proxies have certificates whose keys and bundles fit."""
-    return _with_fleet(scene) or passed(f"{len(scene.certificates.get())} certificates")
-
-
-def _with_fleet(scene: Scene) -> Answer | None:
-    return NO_FLEET if read_fleet(scene) is None else None
+    require_fleet(scene)
+    return passed(f"{len(scene.certificates.get())} certificates")
 
 
 @check(
@@ -42,8 +39,7 @@ def _with_fleet(scene: Scene) -> Answer | None:
 )
 def certificates_valid(scene: Scene) -> Answer:
     """Every certificate is valid for some days more, or at least for a third of its short lifetime."""
-    if none := _with_fleet(scene):
-        return none
+    require_fleet(scene)
     views = scene.certificates.get()
     late = [
         f"the certificate of {view.role} expires {view.expires:%Y-%m-%d %H:%M}Z"
@@ -64,8 +60,7 @@ def certificates_valid(scene: Scene) -> Answer:
 )
 def certificates_renewed(scene: Scene) -> Answer:
     """None is past two thirds of its lifetime."""
-    if none := _with_fleet(scene):
-        return none
+    require_fleet(scene)
     due = [
         f"that of {view.role} since {view.renew_at:%Y-%m-%d %H:%M}Z" for view in scene.certificates.get() if view.due
     ]
@@ -82,8 +77,7 @@ def certificates_renewed(scene: Scene) -> Answer:
 )
 def rotation_finished(scene: Scene) -> Answer:
     """There is one authority, not two."""
-    if none := _with_fleet(scene):
-        return none
+    require_fleet(scene)
     two = any(view.role == "next authority" for view in scene.certificates.get())
     return failed("two authorities are in force") if two else passed("one authority")
 
@@ -98,8 +92,7 @@ def rotation_finished(scene: Scene) -> Answer:
 )
 def proxies_handshake(scene: Scene) -> Answer:
     """A handshake and one call with every proxy that answers."""
-    if none := _with_fleet(scene):
-        return none
+    require_fleet(scene)
     views = scene.gateways.get()
     bad = [
         f"{view.name}: {view.shown.message or view.shown.reason.value}"
@@ -119,8 +112,7 @@ def proxies_handshake(scene: Scene) -> Answer:
 )
 def tls_version(scene: Scene) -> Answer:
     """The handshakes were of TLS 1.3."""
-    if none := _with_fleet(scene):
-        return none
+    require_fleet(scene)
     views = [view for view in scene.gateways.get() if view.shown.protocol]
     return failed_if((f"{v.name}: {v.shown.protocol}" for v in views if v.shown.protocol != "TLSv1.3"), "TLS 1.3")
 
@@ -136,19 +128,14 @@ def tls_version(scene: Scene) -> Answer:
 def session_resumption(scene: Scene) -> Answer:
     """Tickets and session cache are both off."""
     environment = proxy_settings(scene)
-    if environment is None:
-        return NO_FLEET if read_fleet(scene) is None else NO_DEPLOYMENT
     return failed_if(
         (f"{name} is not off" for name in OFF if environment.get(name) != "off"), "tickets and cache off"
     )
 
 
-def proxy_settings(scene: Scene) -> dict[str, str] | None:
-    """Return the environment of the proxies' container, or None where Konverge does not deploy them."""
-    fleet = read_fleet(scene)
-    deployment = find_deployment(scene, fleet) if fleet else None
-    if deployment is None:
-        return None
+def proxy_settings(scene: Scene) -> dict[str, str]:
+    """Return the environment of the proxies' container; NotApplicable where Konverge does not deploy them."""
+    deployment = require_deployment(scene)
     containers = deployment["spec"]["template"]["spec"].get("containers") or ()
     proxy = next((c for c in containers if c.get("name") == "proxy"), containers[0] if containers else {})
     return {entry["name"]: str(entry.get("value", "")) for entry in proxy.get("env") or ()}
@@ -165,8 +152,6 @@ def proxy_settings(scene: Scene) -> dict[str, str] | None:
 def client_verification(scene: Scene) -> Answer:
     """Client verification is on, and no listener speaks plain HTTP beyond the loopback."""
     settings = proxy_settings(scene)
-    if settings is None:
-        return NO_FLEET if read_fleet(scene) is None else NO_DEPLOYMENT
     wrong = []
     if settings.get("KONG_NGINX_ADMIN_SSL_VERIFY_CLIENT") != "on":
         wrong.append("KONG_NGINX_ADMIN_SSL_VERIFY_CLIENT is not on")
@@ -186,9 +171,7 @@ def client_verification(scene: Scene) -> Answer:
 )
 def key_store(scene: Scene) -> Answer:
     """The fleet keeps its keys in sealed objects."""
-    fleet = read_fleet(scene)
-    if fleet is None:
-        return NO_FLEET
+    fleet = require_fleet(scene)
     kind = fleet.spec.identity.store.kind
     return passed(kind) if kind == "sealed" else failed("the keys are kept in plain Secrets")
 
@@ -203,8 +186,7 @@ def key_store(scene: Scene) -> Answer:
 )
 def proxies_clock(scene: Scene) -> Answer:
     """The Date header of every proxy is close to our clock."""
-    if none := _with_fleet(scene):
-        return none
+    require_fleet(scene)
     told = [(view.skew_seconds, view.name) for view in scene.gateways.get() if view.skew_seconds is not None]
     if not told:
         return skipped("no proxy told its time")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 
-from konverge.checks.registry import Answer, Severity, Stage, check, failed, failed_if, passed, skipped
+from konverge.checks.registry import Answer, NotApplicable, Severity, Stage, check, failed, failed_if, passed
 from konverge.checks.scene import Object, Scene
 from konverge.decide.legacy import CONTROLLER_CONTAINER, LegacyRelease
 from konverge.translate.settings import FEATURES, WITHOUT_EFFECT
 
 CATEGORY = "Legacy release"
-NONE = skipped("there is no release to migrate (--release)")
+NONE = "there is no release to migrate (--release)"
 KIC = re.compile(r":v?(\d+)\.(\d+)")
 KNOWN_CONTROLLERS = range(2, 4)
 """Major versions of KIC whose settings are understood."""
@@ -22,6 +22,13 @@ SHORTEST_GRACE = 10
 def read_release(scene: Scene) -> LegacyRelease | None:
     """Return the release, or None where none was named or it was not recognised: one check says why."""
     return scene.release.value if scene.release is not None else None
+
+
+def _require(scene: Scene) -> LegacyRelease:
+    release = read_release(scene)
+    if release is None:
+        raise NotApplicable(NONE)
+    return release
 
 
 def _deployment(scene: Scene, release: LegacyRelease) -> Object:
@@ -39,7 +46,7 @@ def _deployment(scene: Scene, release: LegacyRelease) -> Object:
 def legacy_found(scene: Scene) -> Answer:
     """Recognised: Deployment, Service, DB-less; the failure of the recognition says what is not."""
     if scene.release is None:
-        return NONE
+        raise NotApplicable(NONE)
     release = scene.release.get()
     return passed(f"Deployment {release.deployment}, {release.replicas} proxies, Service {release.service}")
 
@@ -54,9 +61,7 @@ def legacy_found(scene: Scene) -> Answer:
 )
 def legacy_ready(scene: Scene) -> Answer:
     """Ready replicas equal the desired ones."""
-    release = read_release(scene)
-    if release is None:
-        return NONE
+    release = _require(scene)
     text = f"{release.ready} of {release.replicas} ready"
     return passed(text) if 0 < release.replicas <= release.ready else failed(text)
 
@@ -71,9 +76,7 @@ def legacy_ready(scene: Scene) -> Answer:
 )
 def legacy_settled(scene: Scene) -> Answer:
     """The Deployment's controller has seen the newest spec, and all pods are of it."""
-    release = read_release(scene)
-    if release is None:
-        return NONE
+    release = _require(scene)
     body = _deployment(scene, release)
     status = body.get("status", {})
     seen = status.get("observedGeneration", 0) >= body.get("metadata", {}).get("generation", 0)
@@ -93,9 +96,7 @@ def legacy_settled(scene: Scene) -> Answer:
 )
 def legacy_controller(scene: Scene) -> Answer:
     """The image's tag names a major version whose settings are understood."""
-    release = read_release(scene)
-    if release is None:
-        return NONE
+    release = _require(scene)
     containers = _deployment(scene, release)["spec"]["template"]["spec"].get("containers", ())
     image = next((c.get("image", "") for c in containers if c.get("name") == CONTROLLER_CONTAINER), "")
     match = KIC.search(image)
@@ -114,9 +115,7 @@ def legacy_controller(scene: Scene) -> Answer:
 )
 def legacy_grace(scene: Scene) -> Answer:
     """The grace period is longer than balancers need to notice."""
-    release = read_release(scene)
-    if release is None:
-        return NONE
+    release = _require(scene)
     grace = _deployment(scene, release)["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", 30)
     text = f"{grace} s"
     return passed(text) if grace >= SHORTEST_GRACE else failed(f"{text}: shorter than {SHORTEST_GRACE} s")
@@ -132,9 +131,7 @@ def legacy_grace(scene: Scene) -> Answer:
 )
 def legacy_autoscaler(scene: Scene) -> Answer:
     """No HPA aims at the Deployment, or it cannot move."""
-    release = read_release(scene)
-    if release is None:
-        return NONE
+    release = _require(scene)
     moving = [
         f"HorizontalPodAutoscaler {body['metadata']['name']} may scale it between {low} and {high}"
         for body in scene.list("horizontalpodautoscalers")
@@ -154,9 +151,7 @@ def legacy_autoscaler(scene: Scene) -> Answer:
 )
 def legacy_features(scene: Scene) -> Answer:
     """Every gate of the release is one that the translation has."""
-    release = read_release(scene)
-    if release is None:
-        return NONE
+    release = _require(scene)
     return failed_if(
         (f"feature gate {name} is not known" for name in release.features if name not in KNOWN_GATES),
         ", ".join(sorted(release.features)) or "none set",

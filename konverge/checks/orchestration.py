@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from konverge.checks.api import judge_skew
-from konverge.checks.registry import Answer, Severity, check, failed, failed_if, passed, skipped
+from konverge.checks.registry import Answer, NotApplicable, Severity, check, failed, failed_if, passed
 from konverge.checks.scene import Orchestrator, Scene
 
 CATEGORY = "Prefect"
@@ -11,11 +11,11 @@ FLOWS = ("config-sync", "proxy-onboarding", "cert-rotation", "legacy-migration",
 ZOMBIES = "konverge: runs whose process is gone"
 
 
-def _read(scene: Scene) -> Orchestrator | None:
-    return scene.orchestrator.get() if scene.orchestrator is not None else None
-
-
-NONE = skipped("no Prefect server is configured and none runs here; commands start a local one")
+def _require(scene: Scene) -> Orchestrator:
+    """Return the server; NotApplicable where there is none."""
+    if scene.orchestrator is None:
+        raise NotApplicable("no Prefect server is configured and none runs here; commands start a local one")
+    return scene.orchestrator.get()
 
 
 @check(
@@ -27,8 +27,7 @@ NONE = skipped("no Prefect server is configured and none runs here; commands sta
 )
 def prefect_reachable(scene: Scene) -> Answer:
     """Its API answers."""
-    found = _read(scene)
-    return passed(found.url) if found else NONE
+    return passed(_require(scene).url)
 
 
 @check(
@@ -40,9 +39,7 @@ def prefect_reachable(scene: Scene) -> Answer:
 )
 def prefect_version(scene: Scene) -> Answer:
     """Major and minor version agree."""
-    found = _read(scene)
-    if found is None:
-        return NONE
+    found = _require(scene)
     ours = scene.client_version
     text = f"server {found.version}, here {ours}"
     return passed(text) if found.version.split(".")[:2] == ours.split(".")[:2] else failed(text)
@@ -57,8 +54,7 @@ def prefect_version(scene: Scene) -> Answer:
 )
 def prefect_clock(scene: Scene) -> Answer:
     """The difference of the clocks is small."""
-    found = _read(scene)
-    return judge_skew(found.skew_seconds, "the Prefect server") if found else NONE
+    return judge_skew(_require(scene).skew_seconds, "the Prefect server")
 
 
 @check(
@@ -70,9 +66,7 @@ def prefect_clock(scene: Scene) -> Answer:
 )
 def prefect_pool(scene: Scene) -> Answer:
     """The work pool konverge exists."""
-    found = _read(scene)
-    if found is None:
-        return NONE
+    found = _require(scene)
     return passed("konverge") if found.pool else failed("there is no work pool konverge")
 
 
@@ -85,9 +79,7 @@ def prefect_pool(scene: Scene) -> Answer:
 )
 def prefect_worker(scene: Scene) -> Answer:
     """At least one worker is online."""
-    found = _read(scene)
-    if found is None:
-        return NONE
+    found = _require(scene)
     count = found.workers_online
     return passed(f"{count} online") if count else failed("no worker is online: scheduled runs stay late")
 
@@ -101,9 +93,7 @@ def prefect_worker(scene: Scene) -> Answer:
 )
 def prefect_deployments(scene: Scene) -> Answer:
     """There is a deployment for each flow."""
-    found = _read(scene)
-    if found is None:
-        return NONE
+    found = _require(scene)
     deployed = {name.split("/", 1)[0] for name in found.deployments}
     return failed_if((f"{flow} is not deployed" for flow in FLOWS if flow not in deployed), f"{len(FLOWS)} flows")
 
@@ -117,9 +107,7 @@ def prefect_deployments(scene: Scene) -> Answer:
 )
 def prefect_schedule(scene: Scene) -> Answer:
     """A deployment of cert-rotation has an active schedule."""
-    found = _read(scene)
-    if found is None:
-        return NONE
+    found = _require(scene)
     active = sorted(name for name in found.scheduled if name.startswith("cert-rotation/"))
     return passed(", ".join(active)) if active else failed("no deployment of cert-rotation has an active schedule")
 
@@ -133,7 +121,5 @@ def prefect_schedule(scene: Scene) -> Answer:
 )
 def prefect_zombies(scene: Scene) -> Answer:
     """The automation exists."""
-    found = _read(scene)
-    if found is None:
-        return NONE
+    found = _require(scene)
     return passed(ZOMBIES) if ZOMBIES in found.automations else failed(f"there is no automation {ZOMBIES!r}")

@@ -57,6 +57,10 @@ class Answer:
     message: str = ""
 
 
+class NotApplicable(Exception):
+    """What a check looks at does not exist here; the message says what. The check is then skipped."""
+
+
 def passed(message: str = "") -> Answer:
     """Return the answer of a check that found nothing wrong."""
     return Answer(State.PASSED, message)
@@ -139,6 +143,8 @@ def run_check(record: Check, scene: Scene) -> Result:
     """Ask one check; a reading that failed makes its answer Unknown."""
     try:
         answer = record.look(scene)
+    except NotApplicable as missing:
+        answer = skipped(str(missing))
     except KonvergeError as error:
         answer = Answer(State.UNKNOWN, f"{error.reason}: {error.message}")
     wrong = answer.state in (State.FAILED, State.UNKNOWN)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from konverge.checks.legacy import read_release
-from konverge.checks.registry import Answer, Severity, Stage, check, failed, failed_if, passed, skipped
+from konverge.checks.registry import Answer, NotApplicable, Severity, Stage, check, failed, failed_if, passed
 from konverge.checks.scene import Object, Scene
 from konverge.model.fleet import Fleet
 from konverge.model.proxy import CONFIGURED_GATE
 from konverge.operate.discovering import ADMIN_PORT_NAMES
 
 CATEGORY = "Services and selectors"
-NO_FLEET = skipped("there is no such fleet yet")
-NO_DEPLOYMENT = skipped("the proxies are not deployed by Konverge")
 CONTROLLER_NAMES = frozenset({"ingress-controllers.konghq.com/kong"})
 
 
@@ -20,9 +18,20 @@ def read_fleet(scene: Scene) -> Fleet | None:
     return scene.fleet.get() if scene.fleet is not None else None
 
 
-def find_deployment(scene: Scene, fleet: Fleet) -> Object | None:
-    """Return the Deployment of a fleet's proxies."""
-    return scene.find("deployments", fleet.deployment)
+def require_fleet(scene: Scene) -> Fleet:
+    """Return the fleet; NotApplicable where it does not exist."""
+    fleet = read_fleet(scene)
+    if fleet is None:
+        raise NotApplicable("there is no such fleet yet")
+    return fleet
+
+
+def require_deployment(scene: Scene) -> Object:
+    """Return the Deployment of the fleet's proxies; NotApplicable where Konverge does not deploy them."""
+    deployment = scene.find("deployments", require_fleet(scene).deployment)
+    if deployment is None:
+        raise NotApplicable("the proxies are not deployed by Konverge")
+    return deployment
 
 
 @check(
@@ -49,9 +58,7 @@ def fleet_valid(scene: Scene) -> Answer:
 )
 def fleet_paused(scene: Scene) -> Answer:
     """Changes of the sources reach the proxies."""
-    fleet = read_fleet(scene)
-    if fleet is None:
-        return NO_FLEET
+    fleet = require_fleet(scene)
     if fleet.spec.paused:
         return failed("spec.paused is true: nothing is pushed, onboarded or rotated")
     pinned = fleet.spec.pinned_revision
@@ -68,9 +75,7 @@ def fleet_paused(scene: Scene) -> Answer:
 )
 def admin_service(scene: Scene) -> Answer:
     """The admin Service is headless, publishes unready addresses and names its port."""
-    fleet = read_fleet(scene)
-    if fleet is None:
-        return NO_FLEET
+    fleet = require_fleet(scene)
     body = scene.find("services", fleet.admin_service)
     if body is None:
         return failed(f"there is no Service {fleet.admin_service}")
@@ -95,10 +100,7 @@ def admin_service(scene: Scene) -> Answer:
 )
 def admin_selector(scene: Scene) -> Answer:
     """The selector of the admin Service matches the labels of the Deployment's pods."""
-    fleet = read_fleet(scene)
-    if fleet is None:
-        return NO_FLEET
-    return _judge_selector(scene, fleet, fleet.admin_service)
+    return _judge_selector(scene, require_fleet(scene).admin_service)
 
 
 @check(
@@ -111,18 +113,14 @@ def admin_selector(scene: Scene) -> Answer:
 )
 def traffic_service(scene: Scene) -> Answer:
     """The Service that the fleet names exists and selects its pods."""
-    fleet = read_fleet(scene)
-    return NO_FLEET if fleet is None else _judge_selector(scene, fleet, fleet.spec.proxy_service)
+    return _judge_selector(scene, require_fleet(scene).spec.proxy_service)
 
 
-def _judge_selector(scene: Scene, fleet: Fleet, name: str) -> Answer:
+def _judge_selector(scene: Scene, name: str) -> Answer:
     body = scene.find("services", name)
     if body is None:
         return failed(f"there is no Service {name}")
-    deployment = find_deployment(scene, fleet)
-    if deployment is None:
-        return NO_DEPLOYMENT
-    labels = deployment["spec"]["template"]["metadata"].get("labels") or {}
+    labels = require_deployment(scene)["spec"]["template"]["metadata"].get("labels") or {}
     selector = body["spec"].get("selector") or {}
     # A Service under migration selects by a label that pods get one by one.
     wrong = [f"{k}={v}" for k, v in selector.items() if labels.get(k) != v and not k.startswith("konverge.dev/")]
@@ -139,9 +137,7 @@ def _judge_selector(scene: Scene, fleet: Fleet, name: str) -> Answer:
 )
 def traffic_endpoints(scene: Scene) -> Answer:
     """At least one endpoint of the traffic's Service is ready."""
-    fleet = read_fleet(scene)
-    if fleet is None:
-        return NO_FLEET
+    fleet = require_fleet(scene)
     label, name = "kubernetes.io/service-name", fleet.spec.proxy_service
     slices = [s for s in scene.list("endpointslices") if (s["metadata"].get("labels") or {}).get(label) == name]
     ready = sum(
@@ -163,10 +159,7 @@ def traffic_endpoints(scene: Scene) -> Answer:
 )
 def readiness_gate(scene: Scene) -> Answer:
     """The Deployment's pods have the readiness gate that onboarding opens."""
-    fleet = read_fleet(scene)
-    deployment = find_deployment(scene, fleet) if fleet else None
-    if fleet is None or deployment is None:
-        return NO_FLEET if fleet is None else NO_DEPLOYMENT
+    fleet, deployment = require_fleet(scene), require_deployment(scene)
     gates = [g.get("conditionType") for g in deployment["spec"]["template"]["spec"].get("readinessGates") or ()]
     name = fleet.deployment
     return passed(name) if CONFIGURED_GATE in gates else failed(f"Deployment {name} has no such readiness gate")
@@ -182,10 +175,7 @@ def readiness_gate(scene: Scene) -> Answer:
 )
 def rolling_update(scene: Scene) -> Answer:
     """maxUnavailable is 0."""
-    fleet = read_fleet(scene)
-    deployment = find_deployment(scene, fleet) if fleet else None
-    if fleet is None or deployment is None:
-        return NO_FLEET if fleet is None else NO_DEPLOYMENT
+    fleet, deployment = require_fleet(scene), require_deployment(scene)
     strategy = deployment["spec"].get("strategy") or {}
     if strategy.get("type") == "Recreate":
         return failed(f"Deployment {fleet.deployment} recreates all pods at once")
