@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,14 +15,16 @@ from fake_kube import FakeKube
 from konverge.kong.locating import find_reference
 from konverge.kong.outcomes import EntityError, FieldError, PushOutcome, Refused
 from konverge.kube.resources import SECRETS, Object
+from konverge.model.condition import ObjectRef, Outcome
 from konverge.model.fleet import Fleet, FleetSpec, Rollout
+from konverge.model.proxy import Blame, ProxyOutcome
 from konverge.model.revision import Revision
 from konverge.operate import configuring
-from konverge.operate.falling_back import ROUNDS, Desired, sync_sources
+from konverge.operate.falling_back import ROUNDS, Desired, find_blamed, sync_sources
 from konverge.operate.remembering import LABEL, Memory
 from konverge.operate.rendering import compile_revision
 from konverge.operate.revisions import list_records
-from konverge.operate.syncing import SyncReport, Verdict
+from konverge.operate.syncing import Stop, SyncReport, Verdict
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 BAD = "refuse-me"
@@ -336,3 +339,15 @@ async def test_a_last_valid_version_that_is_refused_too_is_left_out() -> None:
     assert report.verdict is Verdict.COMPLETED
     assert shop.paths() == {"/a/", "/c/"}, "and the route does not lose its plugin"
     assert problems(report) == {"KongPlugin/shop/limit": "ExcludedByFallback", "Ingress/shop/b": "ExcludedByFallback"}
+
+
+def test_objects_are_blamed_only_while_nobody_runs_the_revision() -> None:
+    blame = Blame(object=ObjectRef(kind="KongPlugin", namespace="default", name="limit"))
+    said = Outcome(reason="ConfigurationRefused")
+    refusal = ProxyOutcome(proxy="p2", ok=False, outcome=said, blamed=(blame,))
+    stop = Stop(said, refusals=(refusal,))
+    assert find_blamed(stop) == (blame,)
+    # A proxy that refuses what another one took says something about itself.
+    assert find_blamed(replace(stop, proven=True)) == ()
+    assert find_blamed(replace(stop, superseded=True)) == ()
+    assert find_blamed(None) == ()
