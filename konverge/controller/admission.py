@@ -120,16 +120,14 @@ async def serve_admission(kube: KubeClient, settings: AdmissionSettings | None) 
     if settings is None:
         yield
         return
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    await _load(context, settings.directory)
+    certificate = _Certificate(settings.directory, await _load(settings.directory))
     runner = web.AppRunner(build_admission(kube), access_log=None)
     await runner.setup()
-    renewing = asyncio.create_task(_renew_forever(context, settings.directory))
+    renewing = asyncio.create_task(certificate.renew_forever())
     try:
         for host in settings.hosts:
             try:
-                await web.TCPSite(runner, host, settings.port, ssl_context=context).start()
+                await web.TCPSite(runner, host, settings.port, ssl_context=certificate.listening).start()
             except OSError as error:
                 raise UsageError(
                     f"Cannot listen on {host} port {settings.port}: {error.strerror}",
@@ -143,7 +141,31 @@ async def serve_admission(kube: KubeClient, settings: AdmissionSettings | None) 
         await runner.cleanup()
 
 
-async def _load(context: ssl.SSLContext, directory: Path) -> None:
+class _Certificate:
+    """What new connections are shown. A context is never loaded twice: a handshake would meet it half changed."""
+
+    def __init__(self, directory: Path, context: ssl.SSLContext) -> None:
+        self._directory = directory
+        self._newest = self.listening = context
+        context.sni_callback = self._choose
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        """OpenSSL calls this at every handshake, with or without a server name."""
+        connection.context = self._newest
+
+    async def renew_forever(self) -> None:
+        """Read the files again and again: a Secret that is renewed is projected anew."""
+        while True:
+            await asyncio.sleep(REREAD_SECONDS)
+            try:
+                self._newest = await _load(self._directory)
+            except UsageError as error:
+                log.warning("%s; the one in force stays", error.message)
+
+
+async def _load(directory: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
         await asyncio.to_thread(context.load_cert_chain, directory / "tls.crt", directory / "tls.key")
     except (OSError, ssl.SSLError) as error:
@@ -153,13 +175,4 @@ async def _load(context: ssl.SSLContext, directory: Path) -> None:
             reason="BadCertificate",
             hint="reference/errors.md#bad-certificate",
         ) from error
-
-
-async def _renew_forever(context: ssl.SSLContext, directory: Path) -> None:
-    """Read the files again and again: a Secret that is renewed is projected anew."""
-    while True:
-        await asyncio.sleep(REREAD_SECONDS)
-        try:
-            await _load(context, directory)
-        except UsageError as error:
-            log.warning("%s; the one in force stays", error.message)
+    return context

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import socket
@@ -147,25 +148,56 @@ async def test_what_is_no_review_is_told(port: int, authority: Authority) -> Non
                 assert answer.status == 400, body
 
 
-async def test_a_renewed_certificate_is_in_force_for_new_connections(
+async def call_over(session: aiohttp.ClientSession, number: int, context: ssl.SSLContext) -> bool:
+    """Tell whether the webhook shows a certificate that the context trusts; any other failure is raised."""
+    try:
+        async with session.post(f"https://127.0.0.1:{number}/validate", data=b"", ssl=context) as answer:
+            assert answer.status == 400
+    except aiohttp.ClientConnectorCertificateError:
+        return False
+    return True
+
+
+async def test_renewed_certificates_are_in_force_for_new_connections(
     kube: KubeClient, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "REREAD_SECONDS", 0.02)
+    monkeypatch.setattr(admission, "REREAD_SECONDS", 0.001)  # so that handshakes and renewals meet all the time
     write_certificate(authority, tmp_path)
     number = free_port()
     async with serve_admission(kube, AdmissionSettings(("127.0.0.1",), number, tmp_path)):
-        successor = Authority.create("shop", datetime.now(UTC))
-        write_certificate(successor, tmp_path)
-        context = ssl.create_default_context(cadata=successor.pem.decode())
-        async with aiohttp.ClientSession() as session:
-            for _ in range(500):
-                try:
-                    async with session.post(f"https://127.0.0.1:{number}/validate", data=b"", ssl=context) as answer:
-                        assert answer.status == 400
-                        return
-                except aiohttp.ClientConnectorCertificateError:
-                    continue
-        pytest.fail("the old certificate is still shown")
+        for _ in range(5):
+            successor = Authority.create("shop", datetime.now(UTC))
+            write_certificate(successor, tmp_path)
+            context = ssl.create_default_context(cadata=successor.pem.decode())
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
+                async with asyncio.timeout(10):
+                    while not await call_over(session, number, context):
+                        pass
+                assert all([await call_over(session, number, context) for _ in range(20)])
+
+
+async def test_a_pair_that_does_not_fit_leaves_the_one_in_force(
+    kube: KubeClient,
+    authority: Authority,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(admission, "REREAD_SECONDS", 0.001)
+    write_certificate(authority, tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    write_certificate(Authority.create("shop", datetime.now(UTC)), elsewhere)
+    number = free_port()
+    async with serve_admission(kube, AdmissionSettings(("127.0.0.1",), number, tmp_path)):
+        caplog.clear()
+        (tmp_path / "tls.crt").write_bytes((elsewhere / "tls.crt").read_bytes())
+        context = ssl.create_default_context(cadata=authority.pem.decode())
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
+            async with asyncio.timeout(10):
+                while "the one in force stays" not in caplog.text:
+                    assert await call_over(session, number, context)
+            assert await call_over(session, number, context)
 
 
 async def test_a_directory_without_a_certificate_is_named(tmp_path: Path) -> None:
