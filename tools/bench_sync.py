@@ -1,7 +1,8 @@
 """Times pushing one configuration to many proxies over mutual TLS, against curl and against a loop like KIC's.
 
 The proxies are bare servers in one process of their own (``tools/pushing/serving.py``): what they cost is the same
-for all. Contenders, in turn in the same run, each with another configuration:
+for all, and the column ``servers`` tells how busy it was: near 100 % no client can be faster. Contenders, in turn in
+the same run, each with another configuration:
 
 - ``curl``: ``curl --parallel --parallel-max 20``, the same bytes, the same certificates, no read back;
 - ``first``: ours, over new connections, 20 at a time, every hash read back;
@@ -69,7 +70,7 @@ def show(cell: Cell, label: str = "") -> None:
         row = shown[name]
         print(
             f"{cell.proxies:7d} {cell.bytes / 1e6:7.2f} {name:12s} {row['best_s']:9.3f} {row['median_s']:9.3f} "
-            f"{row['to_curl']:7.2f} {row['cpu_s']:7.3f} {row['rounds']:6d}  {label}",
+            f"{row['to_curl']:7.2f} {row['cpu_s']:7.3f} {row['servers_busy']:7.0%} {row['rounds']:6d}  {label}",
             flush=True,
         )
 
@@ -93,7 +94,7 @@ async def run_pushes(options: argparse.Namespace, directory: Path) -> dict[str, 
     print(f"load of this machine at the start: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(
         f"{'proxies':>7} {'MB':>7} {'contender':12s} {'best s':>9} {'median s':>9} "
-        f"{'x curl':>7} {'cpu s':>7} {'rounds':>6}"
+        f"{'x curl':>7} {'cpu s':>7} {'servers':>7} {'rounds':>6}"
     )
     settings: dict[str, Any] = {"answer": options.answer, "seconds": options.seconds}
     cells = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -19,7 +20,11 @@ from konverge.operate.gathering import gather_all
 from konverge.operate.ports import Gateways
 
 SLOT_SECONDS = 0.25
-"""A push holds its slot at least this long before it is lent, and three times the median of the finished ones."""
+"""A push holds its slot this long before it is lent, while nobody has finished."""
+SHORTEST_SLOT = 0.1
+SLOT_SHARE = 1.5
+"""Times the median of the turns that ended: after that it is lent. Taking one for slow that was only late costs
+little, as no more than ``concurrency`` slots are lent; lending late lets the healthy ones wait."""
 GREETED = 4
 """Times ``concurrency``: proxies under way at once, those included that are only greeted or wait for their turn."""
 STRAGGLER_SECONDS = 40.0
@@ -31,7 +36,7 @@ LOOK_SECONDS = 1.0
 
 
 class Patience:
-    """How long a visit may hold its slot and how long it may take, by what the finished ones took."""
+    """How long a visit may take, by what the finished ones took."""
 
     def __init__(self) -> None:
         self._times: list[float] = []
@@ -39,11 +44,6 @@ class Patience:
     def note(self, seconds: float) -> None:
         """Note how long a healthy proxy took."""
         self._times.append(seconds)
-
-    @property
-    def slot(self) -> float:
-        """Seconds until a slot is lent."""
-        return max(SLOT_SECONDS, 3.0 * statistics.median(self._times)) if self._times else SLOT_SECONDS
 
     @property
     def visit(self) -> float:
@@ -54,13 +54,16 @@ class Patience:
 class Turns:
     """Who may be pushed to: ``concurrency`` proxies at a time, and as many again while slow ones go on.
 
-    A turn that takes longer than the healthy ones need is lent: its slot is free for the next proxy.
+    A turn that takes longer than the healthy ones need is lent: its slot is free for the next proxy. Until that was
+    found out the slot was lost to the healthy ones, so one more of them may go first, once.
     """
 
-    def __init__(self, concurrency: int, patience: Patience) -> None:
+    def __init__(self, concurrency: int) -> None:
         self._slots = asyncio.Semaphore(concurrency)
         self._loans = concurrency
-        self._patience = patience
+        self._extra = 0
+        """Turns that end without freeing a slot: as many as were given for slots that had been lost."""
+        self._times: list[float] = []
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
@@ -73,8 +76,12 @@ class Turns:
             if self._loans > 0:
                 lent, self._loans = True, self._loans - 1
                 self._slots.release()
+                if self._loans > 0:
+                    self._loans, self._extra = self._loans - 1, self._extra + 1
+                    self._slots.release()
 
-        timer = asyncio.get_running_loop().call_later(self._patience.slot, lend)
+        started = time.monotonic()
+        timer = asyncio.get_running_loop().call_later(self._patience(), lend)
         try:
             yield
         finally:
@@ -82,7 +89,18 @@ class Turns:
             if lent:
                 self._loans += 1
             else:
-                self._slots.release()
+                self._give_back(time.monotonic() - started)
+
+    def _give_back(self, seconds: float) -> None:
+        self._times.append(seconds)
+        if self._extra:
+            self._loans, self._extra = self._loans + 1, self._extra - 1
+        else:
+            self._slots.release()
+
+    def _patience(self) -> float:
+        """Return the seconds until a slot is lent."""
+        return max(SHORTEST_SLOT, SLOT_SHARE * statistics.median(self._times)) if self._times else SLOT_SECONDS
 
 
 async def visit_all(
@@ -100,7 +118,7 @@ async def visit_all(
     turn too.
     """
     patience = Patience()
-    turns, doors = Turns(concurrency, patience), asyncio.Semaphore(GREETED * concurrency)
+    turns, doors = Turns(concurrency), asyncio.Semaphore(GREETED * concurrency)
 
     async def visit(proxy: Proxy) -> ProxyOutcome:
         async with doors:

@@ -17,7 +17,7 @@ import orjson
 
 from konverge.operate.connecting import GatewayPool
 from pushing.contenders import KicLoop, prepare_curl, push_curl, push_ours
-from pushing.spending import read_cpu
+from pushing.spending import read_cpu, read_cpu_of
 from pushing.world import FLEET, World, make_document, serving
 
 Contender = Callable[[dict[str, object], bytes], Awaitable[int]]
@@ -32,6 +32,8 @@ class Cell:
     size: int
     times: dict[str, list[float]] = field(default_factory=dict)
     cpu: dict[str, list[float]] = field(default_factory=dict)
+    servers: dict[str, list[float]] = field(default_factory=dict)
+    """How busy the one process of the servers was: its processor seconds per second."""
     bytes: int = 0
 
     def ratio(self, name: str, to: str) -> float:
@@ -44,6 +46,7 @@ class Cell:
         for name, times in self.times.items():
             shown[name] = {"best_s": min(times), "median_s": statistics.median(times), "rounds": len(times)}
             shown[name] |= {"to_curl": self.ratio(name, "curl"), "cpu_s": min(self.cpu[name])}
+            shown[name]["servers_busy"] = statistics.median(self.servers[name])
         return shown
 
 
@@ -82,10 +85,11 @@ async def measure(
             for name, contender in ring.contenders.items():
                 turn += 1
                 document = make_document(size, turn)
-                took, cpu = await _time(world, contender, document, cell, name)
+                took, cpu, busy = await _time(world, contender, document, cell, name)
                 if number:
                     cell.times.setdefault(name, []).append(took)
                     cell.cpu.setdefault(name, []).append(cpu)
+                    cell.servers.setdefault(name, []).append(busy)
             if number and time.monotonic() > deadline:
                 break
         await ring.close()
@@ -94,18 +98,18 @@ async def measure(
 
 async def _time(
     world: World, contender: Contender, document: dict[str, object], cell: Cell, name: str
-) -> tuple[float, float]:
+) -> tuple[float, float, float]:
     content = orjson.dumps(document)
     cell.bytes = len(content)
     if name == "curl":
         prepare_curl(world, content)
     gc.collect()
-    spent, start = read_cpu(), time.perf_counter()
+    spent, served, start = read_cpu(), read_cpu_of(world.pid), time.perf_counter()
     stored = await contender(document, content)
     took = time.perf_counter() - start
     if stored != len(world.proxies):
         raise SystemExit(f"{name}: {stored} of {len(world.proxies)} servers hold the configuration")
-    return took, read_cpu() - spent
+    return took, read_cpu() - spent, (read_cpu_of(world.pid) - served) / took
 
 
 async def measure_memory(directory: Path, proxies: int, size: int, answer: str) -> dict[str, float]:

@@ -30,6 +30,8 @@ class World:
     directory: Path
     files: IdentityFiles
     proxies: tuple[Proxy, ...]
+    pid: int = 0
+    """The process of the servers."""
 
 
 def issue(directory: Path) -> IdentityFiles:
@@ -58,7 +60,8 @@ async def serving(directory: Path, count: int, answer: str, load: float = 0.0) -
     assert process.stdout is not None
     try:
         ports = json.loads(await process.stdout.readline())
-        yield World(directory, files, tuple(make_proxy(number, port) for number, port in enumerate(ports)))
+        proxies = tuple(make_proxy(number, port) for number, port in enumerate(ports))
+        yield World(directory, files, proxies, process.pid)
     finally:
         process.stdin.close()
         await process.wait()

@@ -244,6 +244,29 @@ async def test_more_than_twice_the_concurrency_is_never_under_way(monkeypatch: p
     assert most == 4
 
 
+async def test_what_a_slow_turn_cost_is_given_back_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visiting, "SLOT_SECONDS", 0.0)
+    turns, taken, ends = visiting.Turns(2), [], [asyncio.Event() for _ in range(8)]
+
+    async def work(number: int) -> None:
+        async with turns.take():
+            taken.append(number)
+            await ends[number].wait()
+
+    tasks = [asyncio.create_task(work(number)) for number in range(8)]
+    async with asyncio.timeout(30):
+        while len(taken) < 4:  # noqa: ASYNC110 - the first two lend their slots, or one lends and gets one more in
+            await asyncio.sleep(0)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert sorted(taken) == [0, 1, 2, 3], "twice the concurrency is under way and no more"
+        for event in ends:
+            event.set()
+        await asyncio.gather(*tasks)
+    assert len(taken) == 8
+    assert turns._slots._value == 2, "every slot came back"
+
+
 async def test_a_cancelled_sync_leaves_nothing_running() -> None:
     town = await Town(4, canary=0, wave_size=4).open()
     for fake in town.gateways.proxies.values():
