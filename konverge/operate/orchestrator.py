@@ -80,6 +80,33 @@ async def is_healthy(url: str, timeout: float = 10.0) -> bool:
     return response.status_code == 200
 
 
+def read_authentication() -> httpx.Auth | None:
+    """Return what the environment says to sign in with: PREFECT_API_AUTH_STRING, user:password."""
+    user, colon, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+    return httpx.BasicAuth(user, password) if colon else None
+
+
+async def is_deployed(url: str, name: str, timeout: float = 10.0) -> bool:
+    """Tell whether a server has a deployment, FLOW/NAME; Unavailable where it gives no answer to that."""
+    try:
+        async with httpx.AsyncClient(timeout=timeout, trust_env=False, auth=read_authentication()) as client:
+            response = await client.get(f"{url}/deployments/name/{name}")
+    except httpx.HTTPError as error:
+        raise _unreachable(url) from error
+    if response.status_code not in (200, 404):
+        raise _unreachable(url, f"HTTP {response.status_code}")
+    return response.status_code == 200
+
+
+def _unreachable(url: str, said: str = "") -> Unavailable:
+    return Unavailable(
+        f"The Prefect server at {url} does not answer{': ' if said else ''}{said}; start it, or unset PREFECT_API_URL"
+        " to use the local one",
+        reason="PrefectUnreachable",
+        hint="reference/errors.md#prefect-unreachable",
+    )
+
+
 async def find_server(home: Path | None = None) -> PrefectServer | None:
     """Return the configured server ($PREFECT_API_URL) or the local one, where it answers."""
     configured = os.environ.get("PREFECT_API_URL")
@@ -98,12 +125,7 @@ async def ensure_server(home: Path | None = None, port: int | None = None) -> Pr
     if found is not None:
         return found
     if os.environ.get("PREFECT_API_URL"):
-        raise Unavailable(
-            f"The Prefect server at {os.environ['PREFECT_API_URL']} does not answer; start it, or unset"
-            " PREFECT_API_URL to use the local one",
-            reason="PrefectUnreachable",
-            hint="reference/errors.md#prefect-unreachable",
-        )
+        raise _unreachable(os.environ["PREFECT_API_URL"])
     return await start_server(home or default_home(), port)
 
 

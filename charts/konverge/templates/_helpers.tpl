@@ -112,6 +112,9 @@ http://{{ include "konverge.fleet" . }}-prefect.{{ .Release.Namespace }}.svc:420
 - name: PREFECT_API_URL
   value: {{ . }}
 {{- end }}
+{{- /* Fleets may share a Prefect server: the deployments of each have a name of their own. */}}
+- name: KONVERGE_DEPLOYMENT
+  value: {{ .Release.Namespace }}-{{ include "konverge.fleet" . }}
 {{- with .Values.prefect.authSecret }}
 - name: PREFECT_API_AUTH_STRING
   valueFrom:

@@ -188,6 +188,23 @@ def test_fleet_object_is_valid_and_complete(objects: list[Object]) -> None:
     assert not [item for item in objects if item["apiVersion"].startswith("konverge.dev")]
 
 
+def test_beside_the_worker_the_deployments_of_its_fleet_are_kept(objects: list[Object]) -> None:
+    """Without them no schedule renews the certificates."""
+    pods = pods_of(objects)
+    worker, bootstrap = pods[f"{RELEASE}-worker"]["containers"]
+    assert worker["name"] == "worker"
+    assert bootstrap["args"][:2] == ["server", "bootstrap"]
+    assert "--keep" in bootstrap["args"]
+    environment = environment_of(bootstrap)
+    assert (environment["KONVERGE_FLEET"], environment["KONVERGE_NAMESPACE"]) == (RELEASE, NAMESPACE)
+    assert environment["KONVERGE_POOL"] == worker["command"][-1]
+    names = {
+        environment_of(container)["KONVERGE_DEPLOYMENT"]
+        for container in (bootstrap, pods[CONTROLLER]["containers"][0], worker)
+    }
+    assert names == {f"{NAMESPACE}-{RELEASE}"}, "the controller asks for the deployments that were made"
+
+
 def test_prefect_settings_are_those_of_the_embedded_server(objects: list[Object]) -> None:
     server = environment_of(pods_of(objects)[f"{RELEASE}-prefect"]["containers"][0])
     assert SERVER_SETTINGS.items() <= server.items()
