@@ -140,6 +140,15 @@ class Blocker:
         return f"{self.name} ({self.why})"
 
 
+def count_at_once(share: int | str, proxies: int, serving: int) -> int:
+    """Return how many proxies are reloaded side by side: a number, or a percentage of all, rounded down.
+
+    At least 1, and never more than half of those that carry traffic: a reload takes a proxy's readiness for a moment.
+    """
+    wanted = share if isinstance(share, int) else proxies * int(share.removesuffix("%")) // 100
+    return max(1, min(wanted, serving // 2))
+
+
 CONTROLLER = "the controller"
 
 

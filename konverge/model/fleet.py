@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
 
 from konverge.model.base import Value
 from konverge.model.condition import Condition, Outcome
@@ -30,6 +31,24 @@ FLEET_NAME = Rule(
     lambda name: len(name) <= LONGEST_FLEET,
 )
 """The one rule that is not about the spec; ``holds`` gets the name."""
+
+
+PERCENTAGE = "^([1-9][0-9]?|100)%$"
+"""A share of the whole, from 1% to 100%."""
+
+
+def _require_share(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise PydanticCustomError("share", "that is neither a number nor a percentage; write 5, or 10%")
+    return value
+
+
+def _is_share(value: int | str) -> bool:
+    return value >= 1 if isinstance(value, int) else re.fullmatch(PERCENTAGE, value) is not None
+
+
+Share = Annotated[int | str, BeforeValidator(_require_share), WithJsonSchema({"x-kubernetes-int-or-string": True})]
+"""What Kubernetes calls an IntOrString: a number, or a percentage of the whole."""
 
 
 class Analysis(Value):
@@ -164,6 +183,13 @@ class Identity(Ruled):
             "a leaf must not outlive its authority; write leafHours below authorityHours",
             lambda identity: identity.leaf_hours < identity.authority_hours,
         ),
+        Rule(
+            "reloadsAtOnce",
+            "!has(self.reloadsAtOnce) || (type(self.reloadsAtOnce) == int ? self.reloadsAtOnce >= 1"
+            f" : self.reloadsAtOnce.matches('{PERCENTAGE}'))",
+            "that is no number of proxies; write a whole number from 1, or a percentage from 1% to 100%",
+            lambda identity: _is_share(identity.reloads_at_once),
+        ),
     )
 
     leaf_hours: int = Field(default=24 * 30, ge=1, description="Lifetime of the leaves of controller and proxies.")
@@ -174,6 +200,11 @@ class Identity(Ruled):
     reload: Literal["exec", "restart"] = Field(
         default="exec",
         description="How new files come into force: `kong reload` in each proxy, or a rolling restart.",
+    )
+    reloads_at_once: Share = Field(
+        default="10%",
+        description="Proxies that are reloaded at the same time once a first one has proven the files: a number, or a"
+        " percentage of the fleet (rounded down, at least 1). Never more than half of those that carry traffic.",
     )
     windows: tuple[Window, ...] = Field(
         default=(),

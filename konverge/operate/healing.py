@@ -36,5 +36,14 @@ async def heal_identities(
     files = keys.proxies.files
     shown = prove_serial(keys.controller.files, files.identity.certificate.serial)
     proof = prove_all(shown, prove_trust(files.bundle, exactly=True))
-    what = Distribution(kube, files, proof, batch=HEALED_AT_ONCE, token=probe_token(fleet), stragglers=True)
+    what = Distribution(
+        kube,
+        files,
+        proof,
+        batch=HEALED_AT_ONCE,
+        first_alone=False,
+        spare=HEALED_AT_ONCE,
+        token=probe_token(fleet),
+        stragglers=True,
+    )
     return await distribute(proxies, what)

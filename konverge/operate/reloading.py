@@ -2,7 +2,7 @@
 
 ``kong reload`` returns 0.7 to 2.1 s before the new files are in force, and a reload before the kubelet has
 projected them loads the old ones: neither its exit code nor time proves anything, only a handshake does. The next
-proxy is touched when the one before is ready again and routes (:mod:`konverge.operate.returning`).
+proxies are touched when those before are ready again and route (:mod:`konverge.operate.returning`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,11 @@ class Distribution:
     files: IdentityFiles
     proof: Proof
     batch: int = 1
-    """Proxies at the same time."""
+    """Proxies at the same time, after the first one."""
+    first_alone: bool = True
+    """Whether the first proxy that answers is worked on alone; needless where none carries traffic."""
+    spare: int = 0
+    """Proxies that may be missed by the traffic before no further one is touched."""
     token: str = field(default="", repr=False)
     """Opens the marker route of the data path, see :func:`konverge.operate.connecting.probe_token`."""
     stragglers: bool = False
@@ -56,31 +60,45 @@ class Distribution:
 
 
 async def distribute(proxies: Sequence[Proxy], what: Distribution) -> list[ProxyWork]:
-    """Bring files into force proxy by proxy; one that is out of reach owes its proof and holds nobody up.
+    """Bring files into force: on one proxy first, which proves that they work there, then on a batch at a time.
 
-    VerificationFailed names those that answer and do not take the files; all others have been worked on, unless one
-    that was reloaded does not come back: then no other one is touched while it is missed.
+    One that is out of reach proves nothing, owes its proof and holds nobody up. VerificationFailed names those that
+    answer and do not take the files, and those that were reloaded and do not come back; the batch that they are in is
+    the last. Nothing of this is stored: whoever begins anew finds in force what is in force, and goes on there.
     """
-    slots, room = asyncio.Semaphore(what.batch), Room(len(proxies), what.batch if what.stragglers else 0)
+    works, left, room = list[ProxyWork](), list(proxies), Room(len(proxies), what.spare)
+    alone = what.first_alone
+    while left:
+        batch, left = _split(left, 1 if alone else what.batch)
+        done = await _work_on_batch(batch, what, room, untouched=len(left))
+        works += done
+        alone = alone and not what.stragglers and all(work.owes for work in done)
+    return works
+
+
+def _split(proxies: list[Proxy], size: int) -> tuple[list[Proxy], list[Proxy]]:
+    return proxies[:size], proxies[size:]
+
+
+async def _work_on_batch(
+    batch: Sequence[Proxy], what: Distribution, room: Room, *, untouched: int
+) -> list[ProxyWork]:
+    """Work on proxies side by side to the end of all; raise where one of them failed."""
 
     async def follow(proxy: Proxy) -> ProxyWork:
-        async with slots:
-            work = await _work_on(proxy, what, room)
-            if what.on_progress is not None:
-                what.on_progress(work)
-            return work
+        work = await _work_on(proxy, what, room)
+        if what.on_progress is not None:
+            what.on_progress(work)
+        return work
 
-    results = await asyncio.gather(*(follow(proxy) for proxy in proxies), return_exceptions=True)
-    failures = [result for result in results if isinstance(result, KonvergeError)]
+    results = await asyncio.gather(*(follow(proxy) for proxy in batch), return_exceptions=True)
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, KonvergeError):
             raise result
-    if failures:
-        raise VerificationFailed(
-            "; ".join(failure.message for failure in failures),
-            reason="NotInForce",
-            hint="reference/errors.md#not-in-force",
-        )
+    faults = [result.message for result in results if isinstance(result, KonvergeError)]
+    if faults:
+        faults += [f"{untouched} others were not touched"] if untouched else []
+        raise VerificationFailed("; ".join(faults), reason="NotInForce", hint="reference/errors.md#not-in-force")
     return [result for result in results if isinstance(result, ProxyWork)]
 
 

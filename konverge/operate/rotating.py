@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from konverge.decide.rotating import Blocker, StoredIdentities, find_blockers
+from konverge.decide.rotating import Blocker, StoredIdentities, count_at_once, find_blockers
 from konverge.errors import VerificationFailed
 from konverge.kube.client import KubeClient
 from konverge.model.fleet import Fleet
@@ -225,11 +225,13 @@ async def bring_into_force(rotation: Rotation, proof: Proof) -> list[ProxyWork]:
     """Bring the stored files into force the way the fleet wants it."""
     files, fleet = (await rotation.keys()).proxies.files, rotation.fleet
     proxies = await rotation.proxies()
+    spare = await find_spare(rotation.kube, fleet, len(proxies)) if rotation.emergency else 0
     what = Distribution(
         rotation.kube,
         files,
         proof,
-        batch=await find_spare(rotation.kube, fleet, len(proxies)) if rotation.emergency else 1,
+        batch=max(spare, _count_at_once(fleet, proxies)),
+        spare=spare,
         token=probe_token(fleet),
         stragglers=rotation.emergency,
         on_progress=rotation.on_progress,
@@ -237,6 +239,11 @@ async def bring_into_force(rotation: Rotation, proof: Proof) -> list[ProxyWork]:
     if fleet.spec.identity.reload == "restart":
         return await restart_proxies(fleet, what)
     return await distribute(proxies, what)
+
+
+def _count_at_once(fleet: Fleet, proxies: Sequence[Proxy]) -> int:
+    share = fleet.spec.identity.reloads_at_once
+    return count_at_once(share, len(proxies), sum(proxy.ready for proxy in proxies))
 
 
 async def _store_bundles(rotation: Rotation, keys: FleetKeys, bundle: TrustBundle, *, proxies: bool = True) -> None:

@@ -29,6 +29,7 @@ from konverge.operate.discovering import discover_proxies
 from konverge.operate.fleets import apply_fleet, list_instances, load_fleet
 from konverge.operate.identities import ensure_identity
 from konverge.operate.orchestrator import client_environment
+from konverge.operate.reloading import PROXY_CONTAINER
 from konverge.operate.workloads import all_ready, apply_objects, list_pods, wait_for_deployment
 from tests.e2e.scenario import FLEET, Scenario
 
@@ -36,18 +37,43 @@ IMAGE = "konverge/konverge:lab"
 READY_SECONDS = 120.0
 
 
+CONTROL_PORT = 8199
+
+
 async def given_a_living_fleet(scenario: Scenario, proxies: int = 3, **spec: Any) -> Fleet:
-    """Deploy a fleet with a controller, and wait until every proxy carries traffic."""
+    """Deploy a fleet with a controller, and wait until every proxy carries traffic.
+
+    Proxies have the stand-in's control endpoint, so that faults can be given to them: :func:`give_fault`.
+    """
     kube = scenario.kube
     await furnish(kube, legacy=0, sample=True)
     await install_crds(kube)
     await kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     fleet = await apply_fleet(kube, FLEET, NAMESPACE, FleetSpec(proxy_service=SERVICE, replicas=proxies, **spec))
     await ensure_identity(kube, fleet)
-    await apply_objects(kube, [*build_fleet_objects(fleet), *build_controller_objects(fleet, IMAGE), serve(fleet)])
+    objects = [*build_fleet_objects(fleet), *build_controller_objects(fleet, IMAGE), serve(fleet)]
+    await apply_objects(kube, [_let_control(body) for body in objects])
     await wait_for_deployment(kube, fleet.deployment, NAMESPACE, READY_SECONDS, all_ready)
     await scenario.lab.wait_ready(SAMPLE_NAMESPACE, timeout=READY_SECONDS)
     return fleet
+
+
+def _let_control(body: Object) -> Object:
+    """Switch the control endpoint of the stand-in on where an object is the Deployment of the proxies."""
+    containers = body["spec"]["template"]["spec"]["containers"] if body["kind"] == "Deployment" else []
+    for container in containers:
+        if container["name"] == PROXY_CONTAINER:
+            address = {"name": "LAB_CONTROL_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+            control = {"name": "KONVERGE_LAB_KONG_CONTROL", "value": f"$(LAB_CONTROL_IP):{CONTROL_PORT}"}
+            container["env"] = [*container.get("env", ()), address, control]
+    return body
+
+
+async def give_fault(proxy: Proxy, **faults: Any) -> None:
+    """Make something go wrong in a proxy, or end it: fields of :class:`konverge.lab.kong.faults.Faults`."""
+    async with httpx.AsyncClient(timeout=10, trust_env=False) as http:
+        answer = await http.put(f"http://{proxy.ip}:{CONTROL_PORT}/faults", json=faults)
+        assert answer.status_code == 200, answer.text
 
 
 def serve(fleet: Fleet) -> Object:

@@ -1,14 +1,17 @@
-"""Looks for private keys where none may be: files, process lists, environments, objects of the API.
+"""Looks for private keys where none may be: files, databases, process lists, environments, objects of the API.
 
-What is looked for is the private number of a key in every form in which text or bytes carry it: raw, hex, base64
-as inside its PEM, and base64 of that as inside a Secret. So no form of a public key or certificate matches.
+What is looked for is the private number of a key in every form in which text or bytes carry it: raw, hex, decimal,
+base64 as inside its PEM, and base64 of that as inside a Secret; also inside of what is
+compressed (tests/e2e/unfolding.py). So no form of a public key or certificate matches.
 """
 
 from __future__ import annotations
 
 import base64
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,10 +24,13 @@ from konverge.kube import resources
 from konverge.kube.client import KubeClient
 from konverge.kube.resources import SECRETS, Resource
 from konverge.pki.keys import PrivateKey
+from tests.e2e.unfolding import unfold
 
 SHORTEST = 16
 """Bytes of a form below which a match could be chance."""
 LARGEST_FILE = 256 * 1024 * 1024
+URL_SAFE = bytes.maketrans(b"+/", b"-_")
+"""What a base64 text becomes in a JSON Web Key or an address."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +43,15 @@ class Needle:
     @classmethod
     def of(cls, name: str, key: PrivateKey) -> Needle:
         number = _private_number(key)
-        forms = {number, number.hex().encode(), number.hex().upper().encode(), *_base64_forms(number)}
+        decimal = str(int.from_bytes(number, "big")).encode()
+        forms = {number, number.hex().encode(), number.hex().upper().encode(), decimal, *_base64_forms(number)}
         pem = b"".join(key.to_pem().splitlines()[1:-1])
         for form in _base64_forms(number):
             if (start := pem.find(form)) >= 0:
                 forms |= set(_lines_of(start, form))
         for form in list(forms):
             forms |= set(_base64_forms(form))
+        forms |= {form.translate(URL_SAFE) for form in forms if form not in (number, decimal)}
         return cls(name, frozenset(form for form in forms if len(form) >= SHORTEST))
 
     @classmethod
@@ -52,18 +60,44 @@ class Needle:
         return cls(name, frozenset({secret, *_base64_forms(secret)}))
 
     def within(self, content: bytes) -> bool:
-        return any(form in content for form in self.forms)
+        return bool(find_in_content([self], content))
+
+
+def find_in_content(needles: Sequence[Needle], content: bytes) -> list[str]:
+    """Return the names of the keys that some bytes hold, as they are or compressed."""
+    found: set[str] = set()
+    for layer in unfold(content):
+        found |= {needle.name for needle in needles if any(form in layer for form in needle.forms)}
+    return sorted(found)
 
 
 def find_in_files(needles: Sequence[Needle], roots: Iterable[Path]) -> list[str]:
     """Return "file: key" for each file below the roots, or root that is a file, that holds a key."""
     found = []
-    for path in _walk(roots):
+    for path in walk(roots):
         try:
             content = path.read_bytes() if path.stat().st_size <= LARGEST_FILE else b""
         except OSError:
             continue  # gone meanwhile
-        found += [f"{path}: {needle.name}" for needle in needles if needle.within(content)]
+        found += [f"{path}: {name}" for name in find_in_content(needles, content)]
+    return found
+
+
+def find_in_database(needles: Sequence[Needle], path: Path) -> list[str]:
+    """Return "table.column row: key" for each value of a SQLite database that holds a key; it may be in use.
+
+    A page of the file holds but a part of a long value, so the file itself is not enough.
+    """
+    found = []
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in tables:
+            rows = database.execute(f'SELECT * FROM "{table}"')
+            columns = [column[0] for column in rows.description]
+            for number, row in enumerate(rows):
+                for column, value in zip(columns, row, strict=True):
+                    content = value if isinstance(value, bytes) else str(value).encode()
+                    found += [f"{table}.{column} {number}: {name}" for name in find_in_content(needles, content)]
     return found
 
 
@@ -78,7 +112,7 @@ def find_in_processes(needles: Sequence[Needle]) -> list[str]:
                 content = (process / part).read_bytes()
             except OSError:
                 continue  # ended, or not ours
-            found += [f"process {process.name} {part}: {needle.name}" for needle in needles if needle.within(content)]
+            found += [f"process {process.name} {part}: {name}" for name in find_in_content(needles, content)]
     return found
 
 
@@ -99,7 +133,7 @@ async def find_in_objects(
                 continue
             content = orjson.dumps(body)
             where = f"{kind.kind} {'/'.join(place)}"
-            found += [f"{where}: {needle.name}" for needle in needles if needle.within(content)]
+            found += [f"{where}: {name}" for name in find_in_content(needles, content)]
     return found
 
 
@@ -135,7 +169,8 @@ def _lines_of(start: int, form: bytes, width: int = 64) -> Iterator[bytes]:
         position = end
 
 
-def _walk(roots: Iterable[Path]) -> Iterator[Path]:
+def walk(roots: Iterable[Path]) -> Iterator[Path]:
+    """Yield the files below the roots, and the roots that are files; neither links nor sockets."""
     for root in roots:
         if root.is_file():
             yield root

@@ -9,8 +9,10 @@ import asyncio
 import os
 import random
 import signal
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from konverge.cli.demo.staging import NAMESPACE
-from konverge.kube.resources import LEASES, PODS, PROXY_FLEETS, PROXY_INSTANCES
+from konverge.cli.demo.staging import NAMESPACE, SERVICE
+from konverge.kube.resources import ENDPOINT_SLICES, EVENTS, LEASES, PODS, PROXY_FLEETS, PROXY_INSTANCES
+from konverge.model.proxy import CONFIGURED_GATE, Proxy
 from konverge.model.rotation import RotationKind, RotationReport, RotationState
 from konverge.operate.identities import FleetKeys, load_keys
 from konverge.operate.observing import Observer, issue_probe
@@ -31,7 +34,7 @@ from konverge.pki.handshake import HandshakeReason, prove
 from konverge.pki.resuming import visit
 from tests.e2e.calling import calling
 from tests.e2e.killing import FlowProcess
-from tests.e2e.living_fleet import command, find_listeners, given_a_living_fleet, proxies_of, until
+from tests.e2e.living_fleet import command, find_listeners, give_fault, given_a_living_fleet, proxies_of, until
 from tests.e2e.scenario import FLEET, Scenario, open_scenario
 
 pytestmark = [
@@ -214,6 +217,105 @@ async def is_ready(scenario: Scenario, pod: str) -> bool:
     proxy = next(p for p in await proxies_of(scenario) if p.name == pod)
     observer = Observer.of(await keys_of(scenario))
     return ready and (await observer.look([proxy]))[0].reachable
+
+
+async def test_in_an_emergency_a_proxy_that_is_cut_off_is_left_out_until_it_is_healed(scenario: Scenario) -> None:
+    """Its traffic is well, its Admin API is out of reach: the worst case, since nothing restarts it.
+
+    When the link is back it still lets the revoked identity in. That is over before it gets traffic again.
+    """
+    before = await keys_of(scenario)
+    revoked = before.controller.files
+    victim = (await proxies_of(scenario))[1]
+    sessions, restarts = await open_sessions(scenario, revoked), await count_restarts(scenario, victim)
+    async with scenario.under_load(), calling(scenario) as calls:
+        calls.excused.add(victim.name)
+        async with refusing_admin(victim):
+            serial = revoked.identity.certificate.serial
+            ended = await command(scenario, "certs", "rotate", "--emergency", "--revoke", serial, "-o", "json")
+            report = RotationReport.model_validate(ended.json)
+            assert (ended.code, report.state, report.owing) == (2, RotationState.WAITING, (victim.name,)), ended.err
+            assert await read_gate(scenario, victim) == ("False", "IdentityOwed")
+            await until(lambda: is_out_of_traffic(scenario, victim), "no router sends it anything", 30.0)
+        looks = await watch_until_in_traffic(scenario, victim, revoked)
+        calls.excused.clear()
+    scenario.then_nothing_failed_but_the_race(count_reloads(report) + 1)
+    calls.then_none_failed()
+    assert [look for look in looks if look.in_traffic and look.lets_in] == [], "traffic, and the revoked one let in"
+    assert not looks[-1].lets_in
+    assert await count_restarts(scenario, victim) == restarts, "it came back with what it had, and was reloaded"
+    assert "IdentityHealed" in await reasons_about(scenario, victim)
+    await until(lambda: shows_stored(scenario, victim), "its status shows the new certificate", 30.0)
+    await then_one_authority_is_in_force(scenario, before)
+    for proxy, context, session in sessions:
+        came = await visit(proxy.ip, proxy.admin_port, proxy.server_name, context, session=session)
+        assert came.refusal, f"{proxy.name} let a session of the revoked certificate in"
+
+
+@asynccontextmanager
+async def refusing_admin(proxy: Proxy) -> AsyncIterator[None]:
+    """Cut a proxy's Admin API off: whoever connects to it is reset."""
+    await give_fault(proxy, refuse_on="admin")
+    try:
+        yield
+    finally:
+        await give_fault(proxy, refuse_on="")
+
+
+@dataclass(frozen=True)
+class Look:
+    """Whether a proxy was in traffic before and after a handshake, and whether that let the revoked one in."""
+
+    in_traffic: bool
+    lets_in: bool
+
+
+async def watch_until_in_traffic(scenario: Scenario, proxy: Proxy, revoked: IdentityFiles) -> list[Look]:
+    """Look at a proxy again and again with the revoked identity, until it is in traffic; the last look is then."""
+    looks: list[Look] = []
+    context = build_client_context(revoked.bundle, revoked.identity)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    async def look() -> bool:
+        out_before = await is_out_of_traffic(scenario, proxy)
+        came = await visit(proxy.ip, proxy.admin_port, proxy.server_name, context)
+        in_traffic = not out_before and not await is_out_of_traffic(scenario, proxy)
+        looks.append(Look(in_traffic, not came.refusal))
+        return in_traffic
+
+    await until(look, "it is healed and back in traffic")
+    return looks
+
+
+async def is_out_of_traffic(scenario: Scenario, proxy: Proxy) -> bool:
+    """Whether no ready endpoint of the Service that carries the traffic leads to a proxy."""
+    label = f"kubernetes.io/service-name={SERVICE}"
+    slices = await scenario.kube.list_all(ENDPOINT_SLICES, NAMESPACE, labels=label)
+    endpoints = [endpoint for body in slices for endpoint in body.get("endpoints") or ()]
+    assert endpoints
+    ready = [e for e in endpoints if (e.get("conditions") or {}).get("ready") is not False]
+    return all(proxy.ip not in endpoint["addresses"] for endpoint in ready)
+
+
+async def read_gate(scenario: Scenario, proxy: Proxy) -> tuple[str, str]:
+    conditions = (await scenario.kube.get(PODS, proxy.name, NAMESPACE))["status"]["conditions"]
+    return next((c["status"], c["reason"]) for c in conditions if c["type"] == CONFIGURED_GATE)
+
+
+async def count_restarts(scenario: Scenario, proxy: Proxy) -> int:
+    states = (await scenario.kube.get(PODS, proxy.name, NAMESPACE))["status"]["containerStatuses"]
+    return sum(state["restartCount"] for state in states)
+
+
+async def reasons_about(scenario: Scenario, proxy: Proxy) -> set[str]:
+    events = await scenario.kube.list_all(EVENTS, NAMESPACE)
+    return {event["reason"] for event in events if event["involvedObject"]["name"] == proxy.name}
+
+
+async def shows_stored(scenario: Scenario, proxy: Proxy) -> bool:
+    body = await scenario.kube.get(PROXY_INSTANCES, proxy.name, NAMESPACE)
+    stored = (await keys_of(scenario)).proxies.files.identity.certificate.serial
+    return bool(body["status"]["mtls"]["serial"] == stored)
 
 
 async def test_killed_after_every_step_it_goes_on(scenario: Scenario, dice: random.Random) -> None:

@@ -9,6 +9,7 @@ from konverge.decide.rotating import (
     LEAF_STEPS,
     SHORT_STEPS,
     StoredIdentities,
+    count_at_once,
     find_blockers,
     find_revoked,
     plan_rotation,
@@ -188,3 +189,23 @@ def test_a_certificate_of_somebody_else_is_not_revoked(word: str) -> None:
     with pytest.raises(UsageError, match="--revoke authority") as caught:
         find_revoked(word, KNOWN, OLD)
     assert caught.value.reason == "UnknownCertificate"
+
+
+@pytest.mark.parametrize(
+    ("share", "proxies", "serving", "count"),
+    [
+        ("10%", 3, 3, 1),
+        ("10%", 19, 19, 1),
+        ("10%", 20, 20, 2),
+        ("10%", 300, 300, 30),
+        ("10%", 300, 12, 6),
+        ("100%", 300, 300, 150),
+        ("100%", 3, 3, 1),
+        (7, 300, 300, 7),
+        (7, 10, 10, 5),
+        (1, 300, 300, 1),
+        ("50%", 10, 0, 1),
+    ],
+)
+def test_a_share_of_the_fleet_is_reloaded_at_once(share: int | str, proxies: int, serving: int, count: int) -> None:
+    assert count_at_once(share, proxies, serving) == count

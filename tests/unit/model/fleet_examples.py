@@ -24,6 +24,8 @@ ACCEPTED: dict[str, Spec] = {
     "plain-store-ignores-vault": {"identity": {"store": {"kind": "secret", "keySource": "vault"}}},
     "window": {"identity": {"windows": [{"days": ["Sat"], "start": "02:30", "timezone": "Europe/Berlin"}]}},
     "zone-with-sign": {"identity": {"windows": [{"timezone": "Etc/GMT+3"}]}},
+    "reloads-by-number": {"identity": {"reloadsAtOnce": 5}},
+    "reloads-by-share": {"identity": {"reloadsAtOnce": "100%"}},
     "digest": {"image": "registry:5000/kong@sha256:" + "0" * 64},
     "pinned": {"pinnedRevision": 7},
     "feature": {"features": {"RewriteURIs": True}},
@@ -81,12 +83,25 @@ REFUSED: dict[str, tuple[Spec, str, str]] = {
     ),
 }
 
+REFUSED |= {
+    f"reloads-{name}": ({"identity": {"reloadsAtOnce": value}}, "spec.identity.reloadsAtOnce", "from 1% to 100%")
+    for name, value in {
+        "none": 0,
+        "nobody": "0%",
+        "text": "ten",
+        "more-than-all": "101%",
+        "number-as-text": "5",
+    }.items()
+}
+
 BOUNDED: dict[str, tuple[Spec, str]] = {
     "negative-pin": ({"pinnedRevision": -1}, "spec.pinnedRevision"),
     "unknown-mode": ({"mode": "hybrid"}, "spec.mode"),
     "long-service": ({"proxyService": "s" * 64}, "spec.proxyService"),
     "history-of-one": ({"historyLimit": 1}, "spec.historyLimit"),
     "shrinking-waves": ({"rollout": {"growth": 0.5}}, "spec.rollout.growth"),
+    "reloads-list": ({"identity": {"reloadsAtOnce": [1]}}, "spec.identity.reloadsAtOnce"),
+    "reloads-bool": ({"identity": {"reloadsAtOnce": True}}, "spec.identity.reloadsAtOnce"),
     "no-clock-time": ({"identity": {"windows": [{"start": "24:00"}]}}, "spec.identity.windows[0].start"),
 }
 """Refused by the schema itself; the words are the API server's or pydantic's own."""

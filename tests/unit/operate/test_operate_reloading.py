@@ -13,6 +13,7 @@ from konverge.errors import NotFound, VerificationFailed
 from konverge.kube.streaming import ExecResult
 from konverge.model.fleet import Fleet, FleetSpec
 from konverge.model.proxy import Proxy
+from konverge.model.rotation import ProxyWork
 from konverge.operate import reloading
 from konverge.operate.identities import create_authority, issue_proxies
 from konverge.operate.proving import HOLDS, Seen
@@ -120,17 +121,17 @@ async def test_a_reload_that_did_not_take_is_repeated(monkeypatch: pytest.Monkey
     assert await run(pods) == {"a": 2}
 
 
-async def test_a_refused_reload_is_named_with_kongs_words_and_holds_nobody_back(
+async def test_a_refused_reload_is_named_with_kongs_words_and_no_other_proxy_is_touched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pods = use(monkeypatch, Pods("a", "b", "c"))
     pods.refused.add("b")
     with pytest.raises(
-        VerificationFailed, match=r"proxy b: kong reload ended with 1: nginx: \[emerg\] cannot load"
+        VerificationFailed, match=r"proxy b: kong reload ended with 1: nginx: \[emerg\] cannot load .*; 1 others were"
     ) as caught:
         await run(pods)
     assert caught.value.reason == "NotInForce"
-    assert pods.reloaded == {"a": True, "b": False, "c": True}
+    assert pods.reloaded == {"a": True, "b": False, "c": False}
 
 
 async def test_files_that_are_never_projected_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,26 +186,115 @@ async def test_an_emergency_reports_who_refuses_its_files_and_goes_on(monkeypatc
     assert "kong reload ended with 1" in works[0].seen
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-async def test_no_more_than_the_batch_is_worked_on_at_a_time(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    pods = use(monkeypatch, Pods(*(f"p{i}" for i in range(12))))
-    busy, most = 0, 0
-    original = pods.exec
+class Rounds:
+    """Notes who is reloaded together: all reloads that begin before one of them has ended."""
 
-    async def count(*words: Any) -> ExecResult:
-        nonlocal busy, most
-        busy += 1
-        most = max(most, busy)
-        try:
-            await asyncio.sleep(0)
-            return await original(*words)
-        finally:
-            busy -= 1
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, pods: Pods) -> None:
+        self.rounds: list[list[str]] = []
+        self._busy: set[str] = set()
+        self._exec = pods.exec
+        monkeypatch.setattr(reloading.streaming, "exec", self.exec)
 
-    monkeypatch.setattr(reloading.streaming, "exec", count)
+    async def exec(self, *words: Any) -> ExecResult:
+        if words[-1] == ["kong", "reload"]:
+            if not self._busy:
+                self.rounds.append([])
+            self._busy.add(words[1])
+            self.rounds[-1].append(words[1])
+            for _ in range(20):
+                await asyncio.sleep(0)
+            self._busy.discard(words[1])
+        return await self._exec(*words)
+
+
+async def run_at_once(pods: Pods, batch: int, **changes: Any) -> list[ProxyWork]:
     kube: Any = object()
-    assert len(await distribute(pods.proxies, Distribution(kube, FILES, pods.proof, batch=batch))) == 12
-    assert most == batch
+    return await distribute(pods.proxies, Distribution(kube, FILES, pods.proof, batch=batch, **changes))
+
+
+@pytest.mark.parametrize(
+    ("batch", "rounds"), [(1, ["a", "b", "c", "d", "e", "f"]), (2, ["a", "bc", "de", "f"]), (9, ["a", "bcdef"])]
+)
+async def test_the_first_proxy_proves_the_files_alone_and_then_a_batch_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, batch: int, rounds: list[str]
+) -> None:
+    pods = use(monkeypatch, Pods(*"abcdef"))
+    seen = Rounds(monkeypatch, pods)
+    works = await run_at_once(pods, batch)
+    assert seen.rounds == [list(names) for names in rounds]
+    assert [(work.proxy, work.reloads) for work in works] == [(name, 1) for name in "abcdef"]
+
+
+async def test_the_next_batch_begins_when_all_of_the_one_before_are_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = use(monkeypatch, Pods(*"abcde"))
+    let_go(monkeypatch, pods)
+    pods.slow["b"] = 30
+    await run_at_once(pods, 2)
+    places = {line: place for place, line in enumerate(pods.log)}
+    for earlier, later in (("a", "bc"), ("b", "de"), ("c", "de")):
+        assert all(places[f"back {earlier}"] < places[f"reload {name}"] for name in later), pods.log
+
+
+async def test_a_proxy_that_is_out_of_reach_proves_nothing_about_the_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = use(monkeypatch, Pods(*"abcde"))
+    pods.down |= {"a", "b"}
+    seen = Rounds(monkeypatch, pods)
+    works = await run_at_once(pods, 3)
+    assert seen.rounds == [["c"], ["d", "e"]]
+    assert [work.proxy for work in works if work.owes] == ["a", "b"]
+
+
+async def test_a_failure_ends_its_batch_and_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = use(monkeypatch, Pods(*"abcdefg"))
+    pods.refused.add("b")
+    told: list[str] = []
+    with pytest.raises(VerificationFailed, match=r"proxy b: kong reload .*; 4 others were not touched"):
+        await run_at_once(pods, 2, on_progress=lambda work: told.append(work.proxy))
+    assert sorted(pods.log) == ["reload a", "reload b", "reload c"]
+    assert pods.reloaded["c"], "who was under way is proven to the end"
+    assert sorted(told) == ["a", "c"]
+
+
+async def test_files_that_the_first_proxy_refuses_reach_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = use(monkeypatch, Pods(*"abc"))
+    pods.refused |= set("abc")
+    with pytest.raises(VerificationFailed, match="2 others were not touched"):
+        await run_at_once(pods, 3)
+    assert pods.log == ["reload a"]
+
+
+@pytest.mark.parametrize("steps", range(0, 120, 7))
+async def test_ended_anywhere_it_goes_on_with_those_that_are_left(
+    monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """What is in force is seen, not remembered: nobody is reloaded twice, and the fleet is not begun anew."""
+    pods = use(monkeypatch, Pods(*"abcdef"))
+    task = asyncio.create_task(run_at_once(pods, 2))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait({task})
+    before = [name for name, done in pods.reloaded.items() if done]
+    pods.log.clear()
+    works = await run_at_once(pods, 2)
+    assert [work.proxy for work in works if work.reloads] == [name for name in "abcdef" if name not in before]
+    assert all(pods.reloaded.values())
+
+
+async def test_an_emergency_tries_one_proxy_alone_whatever_becomes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = use(monkeypatch, Pods(*"abcde"))
+    pods.refused.add("a")
+    seen = Rounds(monkeypatch, pods)
+    works = await run_at_once(pods, 2, stragglers=True)
+    assert seen.rounds == [["a"], ["b", "c"], ["d", "e"]]
+    assert [work.proxy for work in works if work.owes] == ["a"]
+
+
+async def test_proxies_without_traffic_are_reloaded_together_from_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    pods = use(monkeypatch, Pods(*"abc"))
+    seen = Rounds(monkeypatch, pods)
+    await run_at_once(pods, 4, stragglers=True, first_alone=False)
+    assert seen.rounds == [["a", "b", "c"]]
 
 
 def let_go(monkeypatch: pytest.MonkeyPatch, pods: Pods, *names: str) -> None:
@@ -236,9 +326,7 @@ async def test_while_a_proxy_is_missed_no_other_one_is_reloaded(monkeypatch: pyt
     with pytest.raises(VerificationFailed) as caught:
         await run(pods)
     assert pods.log == ["reload a", "back a", "reload b", "back b"]
-    assert caught.value.message == (
-        "proxy b: not ready again; proxy c: not reloaded, because b did not come back from its own reload"
-    )
+    assert caught.value.message == "proxy b: not ready again; 1 others were not touched"
 
 
 async def test_a_proxy_that_is_lost_by_its_own_reload_stops_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,7 +352,7 @@ async def test_an_emergency_goes_on_while_enough_carry_the_traffic(
     pods = use(monkeypatch, Pods(*names))
     let_go(monkeypatch, pods, "a")
     kube: Any = object()
-    works = await distribute(pods.proxies, Distribution(kube, FILES, pods.proof, stragglers=True))
+    works = await distribute(pods.proxies, Distribution(kube, FILES, pods.proof, spare=1, stragglers=True))
     assert [line[-1] for line in pods.log if line.startswith("reload")] == list(reloaded)
     assert {work.proxy for work in works if work.owes} == set(names) - set(reloaded), (
         "who gave the proof owes nothing"

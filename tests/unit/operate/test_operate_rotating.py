@@ -189,6 +189,34 @@ async def test_an_authority_is_rotated_in_five_steps(fleet: Fleet) -> None:
     assert [r.owing for r in fleet.reports] == [()] * 5
 
 
+@pytest.mark.parametrize(
+    ("reloads", "serving", "rounds"), [("10%", 20, [1, *[2] * 9, 1]), (5, 20, [1, 5, 5, 5, 4]), ("100%", 2, [1] * 20)]
+)
+async def test_as_many_are_reloaded_at_once_as_the_fleet_wants(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, reloads: int | str, serving: int, rounds: list[int]
+) -> None:
+    found, busy = list[int](), set[str]()
+
+    async def note_reload(*words: Any) -> ExecResult:
+        if words[-1][0] == "kong":
+            found.extend([] if busy else [0])
+            busy.add(words[1])
+            found[-1] += 1
+            for _ in range(200):
+                await asyncio.sleep(0)
+            busy.discard(words[1])
+        return await fleet.exec(*words)
+
+    monkeypatch.setattr(reloading.streaming, "exec", note_reload)
+    fleet.proxies = [Proxy(name=f"p{i}", namespace="default", ip=f"ip{i}", ready=i < serving) for i in range(20)]
+    fleet.in_force = {proxy.ip: fleet.in_force["ip0"] for proxy in fleet.proxies}
+    identity = fleet.fleet.spec.identity.replace(reloads_at_once=reloads)
+    fleet.fleet = fleet.fleet.replace(spec=fleet.fleet.spec.replace(identity=identity))
+    report = await fleet.step(RotationStep.REISSUE)
+    assert found == rounds
+    assert [work.reloads for work in report.proxies] == [1] * 20
+
+
 async def test_leaves_are_rotated_under_the_same_authority(fleet: Fleet) -> None:
     before = await fleet.keys()
     assert await fleet.rotate(RotationKind.LEAF) == ["reissue", "switch"]
