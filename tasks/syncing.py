@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -44,6 +45,8 @@ from tasks.running import RETRIES, RETRY_DELAYS, connect, is_retryable, logger
 
 Result = TypeVar("Result")
 Work = Callable[[], Awaitable[Any]]
+LISTEN_SECONDS, LISTEN_PAUSE = 15.0, 0.5
+"""How long an onboarding waits for pods whose Kong has not started yet, and how often it looks."""
 PUBLISH_SECONDS = 30.0
 """How long a run that has ended waits for the Prefect server to take its artifacts."""
 Tell = Callable[[dict[str, Any]], None]
@@ -301,9 +304,25 @@ async def onboard_batch(target: Target, pods: list[str]) -> list[ProxyOutcome]:
         revision = await load_revision(kube, fleet, fleet.status.current_revision)
         proxies = select_proxies(await discover_proxies(kube, fleet), pods)
         async with open_gateways(kube, fleet) as gateways:
-            outcomes = await onboard_proxies(kube, fleet, gateways, revision, proxies)
+            outcomes = await _onboard_listening(kube, fleet, gateways, revision, proxies)
         await publish_outcomes(fleet.name, "onboarding", outcomes)
         return outcomes
+
+
+async def _onboard_listening(
+    kube: KubeClient, fleet: Fleet, gateways: Gateways, revision: Revision, proxies: list[Proxy]
+) -> list[ProxyOutcome]:
+    """Onboard a batch; those that do not listen yet again and again for a while, as another run would cost more."""
+    found: dict[str, ProxyOutcome] = {}
+    deadline, waiting = time.monotonic() + LISTEN_SECONDS, proxies
+    while waiting:
+        for outcome in await onboard_proxies(kube, fleet, gateways, revision, waiting):
+            found[outcome.proxy] = outcome
+        waiting = [proxy for proxy in waiting if found[proxy.name].outcome.reason == "ProxyUnreachable"]
+        if time.monotonic() > deadline:
+            break
+        await asyncio.sleep(LISTEN_PAUSE if waiting else 0.0)
+    return [found[proxy.name] for proxy in proxies]
 
 
 def select_proxies(proxies: list[Proxy], pods: list[str]) -> list[Proxy]:

@@ -86,7 +86,7 @@ def _draw_notices(fleet: Fleet) -> list[RenderableType]:
         texts.append(Text("  paused: nothing is pushed, rotated or onboarded", style="yellow"))
     if fleet.spec.pinned_revision:
         texts.append(Text(f"  pinned to revision {fleet.spec.pinned_revision}", style="yellow"))
-    for kind in ("Setback", "Quarantined", "Drift", "IdentityExpiring"):
+    for kind in ("Setback", "RunnerBlocked", "Quarantined", "Drift", "IdentityExpiring"):
         condition = find_condition(fleet.status.conditions, kind)
         if condition is not None and condition.status == "True":
             texts.append(Text(f"  {condition.reason}: {condition.message}", style="yellow"))

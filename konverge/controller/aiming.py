@@ -52,8 +52,9 @@ class Aim:
         self.settled: Settled | None = None
         self.good: Revision | None = None
         """The last good revision, where its bytes are at hand."""
+        self.recalled = False
+        """Whether there is a draft, and it is known whether it did harm a moment ago."""
         self._cause = ""
-        self._recalled = False
         self._lost: set[int] = set()
 
     async def compile(self, fleet: Fleet) -> bool:
@@ -146,7 +147,7 @@ class Aim:
         Returns the numbers of the stored revisions by hash; nothing the second time.
         """
         draft, good = self.draft, await self.find_good(fleet)
-        if self._recalled or draft is None:
+        if self.recalled or draft is None:
             return {}
         records = await list_records(self._kube, fleet)
         for record in records:
@@ -159,7 +160,7 @@ class Aim:
                 self.settled = Settled(draft.hash, good, time.monotonic() + left)
                 log.warning("revision %d did harm %.0f s ago, the last good one stays", record.number, age)
             break
-        self._recalled = True
+        self.recalled = True
         return {record.spec.hash: record.number for record in reversed(records)}
 
     async def _load(self, fleet: Fleet, number: int) -> Revision:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 SYNC, ONBOARDING = "config-sync", "proxy-onboarding"
 DEPLOYMENT = "fleet"
-"""The name under which ``prefect.yaml`` deploys both flows."""
+"""The name under which ``prefect.yaml`` deploys both flows; KONVERGE_DEPLOYMENT where fleets share a server."""
 TIMEOUT = 15.0
 ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "CRASHED"})
 HINT = "reference/errors.md#prefect-unreachable"
@@ -38,6 +38,8 @@ class Run:
     flow: str
     key: str
     state: str = ""
+    name: str = ""
+    """Of the state, as the UI shows it: ``Late`` and ``AwaitingConcurrencySlot`` are both of type SCHEDULED."""
 
     @property
     def ended(self) -> bool:
@@ -50,7 +52,10 @@ class Delegate:
     """Creates runs and looks after them; ``environment`` names the API as Prefect's own clients read it."""
 
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
-    deployment: str = DEPLOYMENT
+    deployment: str = ""
+
+    def __post_init__(self) -> None:
+        self.deployment = self.deployment or self.environment.get("KONVERGE_DEPLOYMENT") or DEPLOYMENT
 
     @property
     def url(self) -> str:
@@ -65,9 +70,14 @@ class Delegate:
         return url
 
     async def sync(self, fleet: Fleet, revision: Revision, attempt: int = 0) -> Run:
-        """Have a stored revision brought to the fleet; the same again, in the same attempt, is the same run."""
-        key = f"{fleet.uid or fleet.name}/{SYNC}/{revision.number}" + (f"/{attempt}" if attempt else "")
-        return await self._create(fleet, SYNC, key, {"revision": revision.number, "author": "controller"})
+        """Have a stored revision brought to the fleet; the same again, in the same attempt, is the same run.
+
+        One that is not stored stands for the sources: the run renders them, and falls back where that is refused.
+        """
+        stored = {"revision": revision.number} if revision.number else {}
+        key = f"{fleet.uid or fleet.name}/{SYNC}/{revision.number or revision.hash}"
+        key += f"/{attempt}" if attempt else ""
+        return await self._create(fleet, SYNC, key, {**stored, "author": "controller"})
 
     async def onboard(self, fleet: Fleet, revision: Revision, pods: Sequence[str], attempt: int = 0) -> Run:
         """Have pods onboarded as one batch; the same pods again, in the same attempt, are the same run."""
@@ -81,7 +91,18 @@ class Delegate:
             found = await self._ask("GET", f"/flow_runs/{run.id}")
         except NotFound:
             return Run(run.id, run.flow, run.key, "CANCELLED")
-        return Run(run.id, run.flow, run.key, _state(found))
+        return Run(run.id, run.flow, run.key, *_state(found))
+
+    async def find_event(self, run: Run) -> str:
+        """Return the id of the newest event about a run, its heartbeats included; "" where there is none."""
+        about = {"any_resource": {"id": [f"prefect.flow-run.{run.id}"]}, "order": "DESC"}
+        found = await self._ask("POST", "/events/filter", {"filter": about, "limit": 1})
+        return next((str(event["id"]) for event in found.get("events") or ()), "")
+
+    async def end(self, run: Run, message: str) -> None:
+        """Call a run crashed whose process is gone; then it holds no slot of its deployment any more."""
+        state = {"type": "CRASHED", "name": "Crashed", "message": message}
+        await self._ask("POST", f"/flow_runs/{run.id}/set_state", {"state": state, "force": False})
 
     async def _create(self, fleet: Fleet, flow: str, key: str, parameters: dict[str, Any]) -> Run:
         deployment = await self._ask("GET", f"/deployments/name/{flow}/{self.deployment}")
@@ -93,7 +114,7 @@ class Delegate:
             "state": {"type": "SCHEDULED", "name": "Scheduled"},
         }
         found = await self._ask("POST", f"/deployments/{deployment['id']}/create_flow_run", body)
-        run = Run(str(found["id"]), flow, key, _state(found))
+        run = Run(str(found["id"]), flow, key, *_state(found))
         log.info("fleet %s/%s: run %s of %s is %s", fleet.namespace, fleet.name, run.id, flow, run.state)
         return run
 
@@ -123,5 +144,7 @@ class Delegate:
         return {}
 
 
-def _state(found: Mapping[str, Any]) -> str:
-    return str(found.get("state_type") or (found.get("state") or {}).get("type") or "")
+def _state(found: Mapping[str, Any]) -> tuple[str, str]:
+    """Return type and name of a run's state."""
+    state = found.get("state") or {}
+    return str(found.get("state_type") or state.get("type") or ""), str(state.get("name") or "")

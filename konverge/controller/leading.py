@@ -41,6 +41,9 @@ async def attempt(reconciler: Reconciler, work: Callable[[], Awaitable[object]])
     except KonvergeError as error:
         reconciler.site.note_error(error)
         return False
+    except Exception:
+        reconciler.site.note_fault()
+        return False
     return True
 
 
@@ -68,25 +71,35 @@ async def _act(reconciler: Reconciler, queue: ChangeQueue) -> None:
         if (fleet := reconciler.read_fleet()) is not None:
             await reconciler.act(fleet)
 
+    pause = RENDER_SECONDS
     while True:
-        await queue.take(Key.PROXIES, _pause(reconciler))
-        if not await attempt(reconciler, work):
+        await queue.take(Key.PROXIES, pause)
+        acted = time.monotonic()
+        if await attempt(reconciler, work):
+            pause = next_pause(reconciler, acted)
+        else:
+            # Whatever comes meanwhile: what fails is not tried more often than this, but it is tried again.
             await asyncio.sleep(RETRY_SECONDS)
+            pause = 0.0
 
 
-def _pause(reconciler: Reconciler) -> float:
-    """Return the seconds until something is due without a change."""
+def next_pause(reconciler: Reconciler, acted: float) -> float:
+    """Return the seconds until something is due without a change.
+
+    ``acted`` is when we began to act last (monotonic). What was due by then and was not started cannot be started as
+    things are: the fleet is paused, say, or a roll-out is under way. The change that makes it possible wakes us.
+    """
+    site = reconciler.site
     due = [RENDER_SECONDS]
-    now = time.monotonic()
-    if (sick := reconciler.site.roster.next_due(now)) is not None:
-        due.append(sick)
+    passed = max(0.0, time.monotonic() - acted)
+    if (sick := site.roster.next_due(acted)) is not None:
+        due.append(sick - passed)
+    if (mend := next_mend(list(site.roster), acted)) is not None:
+        due.append(mend - passed)
+    if site.aim.settled is not None and (until := site.aim.settled.until) is not None and until > acted:
+        due.append(until - time.monotonic())
     if reconciler.commissioner.busy:
         due.append(LOOK_SECONDS)
-    if (mend := next_mend(list(reconciler.site.roster), now)) is not None:
-        due.append(mend)
-    settled = reconciler.site.aim.settled
-    if settled is not None and settled.until is not None:
-        due.append(settled.until - now)
     return max(SHORTEST_PAUSE, min(due))
 
 

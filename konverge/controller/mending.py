@@ -64,7 +64,8 @@ class Mender:
 
     async def _mend(self, fleet: Fleet, member: Member) -> None:
         site, proxy = self._site, member.proxy
-        pause = min(FIRST_PAUSE * 2.0**member.mends, LONGEST_PAUSE)
+        # The exponent is bounded too: a float overflows at 2^1024.
+        pause = min(FIRST_PAUSE * 2.0 ** min(member.mends, 10), LONGEST_PAUSE)
         try:
             (work,) = await heal_identities(site.kube, fleet, [proxy], site.clock)
         except KonvergeError as error:
@@ -90,9 +91,9 @@ class Mender:
 
 
 def next_mend(members: Sequence[Member], now: float) -> float | None:
-    """Return the seconds until somebody is to be mended again; None where nobody owes anything."""
-    times = [member.mend_at - now for member in members if member.owes and not member.busy]
-    return max(0.0, min(times)) if times else None
+    """Return the seconds until somebody is to be mended again; None where nobody is, or who owes is due already."""
+    times = [member.mend_at - now for member in members if member.owes and not member.busy and member.mend_at > now]
+    return min(times) if times else None
 
 
 def _read_gate(pod: Object) -> tuple[str, str]:

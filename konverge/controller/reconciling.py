@@ -104,9 +104,10 @@ class Reconciler:
         self.counters.compiled += aim.compiler.rendered - rendered
         if aim.compiled is not None and changed:
             states.tell_problems(aim.compiled.problems)
-        if changed:
+        if changed or not aim.recalled:
             for content, number in (await aim.recall(fleet)).items():
-                self.site.known.setdefault(content, number)
+                if content not in self.site.known:
+                    self.site.known[content] = number
             if aim.settled is not None and aim.is_settled:
                 states.aim(aim.settled.revision, setback=fleet.status.setback)
         return changed
@@ -138,11 +139,12 @@ class Reconciler:
         site.states.open(fleet)
         # Whose readiness changed may have started again, with what was on its disk.
         await self.look(fleet, self.meet(fleet))
-        if fleet.spec.paused or site.stopping or site.aim.draft is None or not site.may_act():
+        if fleet.spec.paused or site.stopping or not site.aim.recalled or not site.may_act():
             return False
         mended = await self._mender.start(fleet)
         if fleet.spec.runner == "prefect":
             return await self.commissioner.start(fleet) or mended
+        await self.commissioner.rest(fleet)
         rolled = await self._roller.start(fleet)
         return await self._bringer.start(fleet) or rolled or mended
 

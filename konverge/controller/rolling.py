@@ -102,7 +102,7 @@ class Roller:
                 return
             good = await site.aim.find_good(fleet)
             site.counters.syncs += 1
-            site.states.aim(draft)
+            site.states.aim(draft, judged=False)
             report = await self._push(fleet, gateways, chosen, draft, good)
         finally:
             for member in members:

@@ -116,13 +116,16 @@ class Roster:
             member.knock_later(now)
 
     def next_due(self, now: float) -> float | None:
-        """Return the seconds until somebody who is sick or starting is to be tried again; None where nobody is."""
+        """Return the seconds until somebody who is sick or starting is to be tried again.
+
+        None where nobody is, or who is was due by ``now`` already.
+        """
         times = []
         for member in self:
             ailment = self.quarantine.find(member.proxy)
             if ailment is not None and not member.busy:
                 times.append((member.knock_at if self._is_starting(member, now) else ailment.due) - now)
-        return max(0.0, min(times)) if times else None
+        return min((seconds for seconds in times if seconds > 0), default=None)
 
     def _is_starting(self, member: Member, now: float) -> bool:
         """Whether a member is one that does not listen yet: young, out of traffic, never reached."""

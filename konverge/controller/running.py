@@ -99,19 +99,19 @@ async def lead_once(
     work = asyncio.create_task(_declare_and_lead(reconciler, queue, settings))
     lost = asyncio.create_task(holder.candidate.wait_lost())
     stop = asyncio.create_task(stopping.wait())
+    tasks: list[asyncio.Task[Any]] = [work, lost, stop]
     try:
-        done, _ = await asyncio.wait([work, lost, stop], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if work in done:
             work.result()
         if stop in done and lost not in done:
             reconciler.site.stopping = True
-            await asyncio.wait(
-                [lost, asyncio.ensure_future(_finish(reconciler))], return_when=asyncio.FIRST_COMPLETED
-            )
+            tasks.append(asyncio.create_task(_finish(reconciler)))
+            await asyncio.wait([lost, tasks[-1]], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (work, lost, stop):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(work, lost, stop, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await reconciler.abandon()
         await reconciler.close()
         holder.sources.compiler.rest()

@@ -25,8 +25,20 @@ log = logging.getLogger(__name__)
 FAILURE_PAUSE = 0.2
 LONGEST_PAUSE = 5.0
 """Seconds before what failed is looked at again: doubled with each failure in a row, up to the longest."""
+MOST_KNOWN = 1000
+"""Revisions that are remembered by their hash; stored are fewer, and an older one is a foreign configuration."""
 EXPECTED = frozenset({"NotLeading", "ProxyUnreachable"})
 """Reasons that are no failure of ours and too common to be logged each time."""
+
+
+class Known(dict[str, int]):
+    """Hashes of the fleet's revisions to their numbers; of too many those that were met last are kept."""
+
+    def __setitem__(self, content: str, number: int) -> None:
+        self.pop(content, None)
+        super().__setitem__(content, number)
+        if len(self) > MOST_KNOWN:
+            del self[next(iter(self))]
 
 
 @dataclass(slots=True)
@@ -54,8 +66,8 @@ class Site:
     reach: Reach
     states: States
     counters: Counters = field(default_factory=Counters)
-    known: dict[str, int] = field(default_factory=dict)
-    """Hashes of the fleet's revisions to their numbers, as far as this process met them."""
+    known: Known = field(default_factory=Known)
+    """The fleet's revisions as far as this process met them."""
     last_error: str = ""
     stopping: bool = False
     _failures: int = 0
@@ -76,16 +88,15 @@ class Site:
             self.note_error(error)
             await self._pause()
         except Exception:
-            # A fault of ours in one piece of work must not end what the others do.
-            self.counters.failures += 1
-            log.exception("fleet %s: a piece of work failed", self.states.name)
+            self.note_fault()
             await self._pause()
         finally:
             self.sources.wake()
 
     async def _pause(self) -> None:
         self._failures += 1
-        await asyncio.sleep(min(FAILURE_PAUSE * 2.0 ** (self._failures - 1), LONGEST_PAUSE))
+        # The exponent is bounded too: a float overflows at 2^1024, which a fleet that fails reaches in an hour.
+        await asyncio.sleep(min(FAILURE_PAUSE * 2.0 ** min(self._failures - 1, 10), LONGEST_PAUSE))
 
     async def finish(self) -> None:
         """Wait for everything that is under way."""
@@ -121,6 +132,11 @@ class Site:
         self.counters.failures += 1
         self.last_error = error.message
         log.warning("fleet %s: %s: %s", self.states.name, error.reason, error.message)
+
+    def note_fault(self) -> None:
+        """Count and show the exception at hand: a fault of ours in one piece of work must not end the others."""
+        self.counters.failures += 1
+        log.exception("fleet %s: a piece of work failed", self.states.name)
 
     def note_failures(self, outcomes: list[ProxyOutcome]) -> None:
         """Count and show what proxies failed at."""

@@ -42,6 +42,7 @@ class States:
         self._fleet: Fleet | None = None
         self._revision: Revision | None = None
         self._harmful = False
+        self._judged = True
         self._setback: Outcome | None = None
         self._due = asyncio.Event()
         self._told: frozenset[Problem] = frozenset()
@@ -87,16 +88,20 @@ class States:
             if len(self._writer.statuses) != before:
                 self._due.set()
 
-    def aim(self, revision: Revision, *, harmful: bool = False, setback: Outcome | None = None) -> None:
+    def aim(
+        self, revision: Revision, *, harmful: bool = False, setback: Outcome | None = None, judged: bool = True
+    ) -> None:
         """Note which revision is in force; ``harmful`` is what metrics or a newcomer said against it.
 
+        One that is on its way is not ``judged``: it does not become the last good one before its roll-out ends.
         ``setback`` says why it is not what the sources say.
         """
         before = self._revision.number if self._revision is not None else revision.number
         if revision.number > before:
             self.tell_fleet("RevisionStored", f"revision {revision.number}: {revision.routes} routes")
-        if (revision, harmful, setback) != (self._revision, self._harmful, self._setback):
-            self._revision, self._harmful, self._setback = revision, harmful, setback
+        aimed = (revision, harmful, setback, judged)
+        if aimed != (self._revision, self._harmful, self._setback, self._judged):
+            self._revision, self._harmful, self._setback, self._judged = aimed
             self._due.set()
 
     def tell(self, ref: ObjectRef, reason: str, message: str, kind: Kind = "Normal", hint: str = "") -> None:
@@ -143,6 +148,8 @@ class States:
             try:
                 while writer is self._writer and not work.done():
                     await asyncio.wait([work], timeout=RETRY_SECONDS)
+                if work.done():
+                    work.result()
             finally:
                 work.cancel()
                 await asyncio.gather(work, return_exceptions=True)
@@ -174,7 +181,7 @@ class States:
             return None
         counts = count_proxies(instances, revision)
         harmful = self._harmful or any(s.synced and s.reason in HARMFUL_REASONS for s in instances.values())
-        good = counts.synced > 0 and counts.drifted == 0 and not harmful
+        good = counts.synced > 0 and counts.drifted == 0 and not harmful and self._judged
 
         def change(status: FleetStatus) -> FleetStatus:
             update: dict[str, object] = {"counts": counts, "observed_generation": fleet.generation}

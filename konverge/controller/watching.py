@@ -59,7 +59,8 @@ class Sources:
         for cache in self.identities:
             cache.on_change = self._on_identity_change
         self._slices = next(cache for cache in self.caches if cache.resource == ENDPOINT_SLICES)
-        self._generation = 0
+        self._spec = ("", 0)
+        """Uid and generation of the fleet as we acted on it."""
 
     def _open(self, kube: KubeClient, resource: Resource) -> Cache:
         labels, fields = source_filters(resource)
@@ -83,11 +84,12 @@ class Sources:
     def _on_identity_change(self, _kind: str, _body: Object) -> None:
         self.queue.add(Key.IDENTITY)
 
-    def _on_fleet_change(self, _kind: str, body: Object) -> None:
+    def _on_fleet_change(self, kind: str, body: Object) -> None:
         """Act on a change of the spec only: the status is written by ourselves."""
-        generation = int(body["metadata"].get("generation", 0))
-        if generation != self._generation:
-            self._generation = generation
+        metadata = body["metadata"]
+        spec = metadata.get("uid", ""), int(metadata.get("generation", 0))
+        if spec != self._spec or kind == "DELETED":
+            self._spec = spec if kind != "DELETED" else ("", 0)
             for key in Key:
                 self.queue.add(key)
 

@@ -1,19 +1,21 @@
 """Reaches proxies with the controller's identity: the real :class:`~konverge.operate.ports.Gateway`.
 
 A :class:`GatewayPool` lives as long as its owner, the controller for hours: connections are kept per proxy, so that a
-push needs no handshake, and the identity can be replaced while pushes are under way.
+push needs no handshake, and the identity can be replaced while pushes are under way. A run of a flow may outlive the
+identity that it began with: where that is refused, the stored one is read, and the call made once more.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from konverge.errors import Busy, Forbidden, Invalid, KonvergeError, NotFound, Unavailable, VerificationFailed
 from konverge.kong.admin import AdminClient, Meeting, StatusClient
@@ -25,7 +27,7 @@ from konverge.kong.exchanging import Peer
 from konverge.kong.failures import LostConnection
 from konverge.kong.loading import LoadLock
 from konverge.kong.marker import build_request
-from konverge.kong.outcomes import PushOutcome, UnreachableCause
+from konverge.kong.outcomes import IdentityRefused, PushOutcome, Unreachable, UnreachableCause
 from konverge.kong.probing import ProbeRequest, ProbeTarget, probe
 from konverge.kong.reading import GatewayStatus
 from konverge.kube.client import KubeClient
@@ -39,12 +41,20 @@ from konverge.pki.contexts import build_client_context
 from konverge.pki.files import IdentityFiles
 from konverge.pki.inspecting import Certificate, inspect_der
 
+log = logging.getLogger(__name__)
+
 _UNTRUSTED = (UnreachableCause.SERVER_UNTRUSTED, UnreachableCause.SERVER_NAME, UnreachableCause.SERVER_EXPIRED)
 
 TOLD_SECONDS = 0.5
 """How long what a proxy said when it was met counts as its answer to the next question."""
+RELOAD_SECONDS = 2.0
+"""The stored identity is read at most this often, however many proxies refuse the one in force."""
 COUNTERS_TIMEOUT = 10.0
 """Seconds for the metrics of one proxy; it is judged without them where they take longer."""
+
+Result = TypeVar("Result")
+Load = Callable[[], Awaitable[IdentityFiles]]
+"""Reads the controller's identity as it is stored now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +74,17 @@ class _Identity:
 class ProxyGateway:
     """One proxy over its Admin API, with kept connections; made by a :class:`GatewayPool`."""
 
-    def __init__(self, proxy: Proxy, identity: _Identity, token: str, clock: Clock, owner: str = "") -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        identity: _Identity,
+        token: str,
+        clock: Clock,
+        owner: str = "",
+        renew: Callable[[_Identity], Awaitable[bool]] | None = None,
+    ) -> None:
         self.proxy = proxy
+        self._renew = renew
         self._owner = owner
         self._shares_database = False
         self._clock = clock
@@ -85,11 +104,11 @@ class ProxyGateway:
         where the proxy does not accept us, VerificationFailed with ServerUntrusted where we do not accept the proxy,
         Unavailable with ProxyUnreachable where it does not answer.
         """
-        identity = self._identity
         try:
-            meeting = await self._admin.meet()
+            meeting = await self._call(AdminClient.meet)
         except KonvergeError as error:
             raise map_refusal(self.proxy, error) from error
+        identity = self._identity
         if not meeting.reused:
             self._version = ""
         self._told = (time.monotonic(), meeting.status)
@@ -98,7 +117,7 @@ class ProxyGateway:
     async def version(self) -> str:
         """Return Kong's version; asked once per connection that :meth:`identify` met."""
         if not self._version:
-            self._version = (await self._admin.info()).version
+            self._version = (await self._call(AdminClient.info)).version
         return self._version
 
     async def loaded_hash(self) -> str:
@@ -108,7 +127,7 @@ class ProxyGateway:
         """
         told, self._told = self._told, None
         fresh = told is not None and time.monotonic() - told[0] < TOLD_SECONDS
-        status = told[1] if told is not None and fresh else await self._admin.status()
+        status = told[1] if told is not None and fresh else await self._call(AdminClient.status)
         self._shares_database = status.database
         if not status.database:
             return status.hash
@@ -123,7 +142,12 @@ class ProxyGateway:
                 hint="reference/proxy-reasons.md#sync-under-way",
             )
         self._told = None
-        return await self._admin.push(content)
+        identity = self._identity
+        outcome = await self._admin.push(content)
+        if _is_refused(outcome) and await self._take_stored(identity):
+            # What was refused in the handshake was not read: it is sent for the first time.
+            outcome = await self._admin.push(content)
+        return outcome
 
     async def probe(self, marker: str, attempts: int) -> DataPath:
         """Ask the data path for the marker on fresh connections."""
@@ -162,6 +186,20 @@ class ProxyGateway:
     async def retire(self) -> None:
         """Close the kept connections as soon as nothing is under way."""
         await self._admin.retire()
+
+    async def _call(self, ask: Callable[[AdminClient], Awaitable[Result]]) -> Result:
+        """Ask, and once more where one side refused the other and another identity is stored by now."""
+        identity = self._identity
+        try:
+            return await ask(self._admin)
+        except KonvergeError as error:
+            refused = isinstance(error, Forbidden) or _is_untrusted(error)
+            if not (refused and await self._take_stored(identity)):
+                raise
+        return await ask(self._admin)
+
+    async def _take_stored(self, refused: _Identity) -> bool:
+        return self._renew is not None and await self._renew(refused)
 
     def _dial(self) -> AdminClient:
         return AdminClient(
@@ -202,11 +240,15 @@ class ProxyGateway:
 class GatewayPool:
     """The gateways of a fleet, each with its kept connections; an async context manager that may live for hours.
 
-    ``files`` is the identity that is shown to proxies; :meth:`use` replaces it. A connection is closed when it was
-    idle for 60 s, when its proxy left (:meth:`retain`) and with the pool.
+    ``files`` is the identity that is shown to proxies; :meth:`use` replaces it. ``load`` reads the stored one for
+    an owner that nobody tells of its change: it is called when a proxy and we refuse each other. A connection is
+    closed when it was idle for 60 s, when its proxy left (:meth:`retain`) and with the pool.
     """
 
-    def __init__(self, fleet: Fleet, files: IdentityFiles, clock: Clock = utc_now) -> None:
+    def __init__(self, fleet: Fleet, files: IdentityFiles, clock: Clock = utc_now, load: Load | None = None) -> None:
+        self._load = load
+        self._loading = asyncio.Lock()
+        self._load_at = 0.0
         self._token = probe_token(fleet)
         self._owner = owner_tag(fleet.namespace, fleet.name)
         self._clock = clock
@@ -226,7 +268,9 @@ class GatewayPool:
         key = _key(proxy)
         gateway = self._open.get(key)
         if gateway is None:
-            gateway = self._open[key] = ProxyGateway(proxy, self._identity, self._token, self._clock, self._owner)
+            gateway = self._open[key] = ProxyGateway(
+                proxy, self._identity, self._token, self._clock, self._owner, self._renew
+            )
         gateway.proxy = proxy
         return gateway
 
@@ -239,6 +283,22 @@ class GatewayPool:
             return
         self._identity = _Identity.of(files)
         await asyncio.gather(*(gateway.use(self._identity) for gateway in self._open.values()))
+
+    async def _renew(self, refused: _Identity) -> bool:
+        """Take up the stored identity where it is not the refused one; True where another one is in force now."""
+        async with self._loading:
+            if self._identity is not refused:
+                return True
+            if self._load is None or time.monotonic() < self._load_at:
+                return False
+            self._load_at = time.monotonic() + RELOAD_SECONDS
+            try:
+                files = await self._load()
+            except KonvergeError as error:
+                log.warning("the stored identity of the controller is not read: %s", error.message)
+                return False
+            await self.use(files)
+            return self._identity is not refused
 
     async def retain(self, proxies: Iterable[Proxy]) -> None:
         """Forget the gateways of all other proxies; each is closed when nothing is under way on it."""
@@ -263,9 +323,24 @@ def probe_token(fleet: Fleet) -> str:
 
 @asynccontextmanager
 async def open_gateways(kube: KubeClient, fleet: Fleet, clock: Clock = utc_now) -> AsyncIterator[Gateways]:
-    """Open the gateways of a fleet with the controller's identity as it is stored now, for one verb."""
-    async with GatewayPool(fleet, await load_controller(kube, fleet, clock), clock) as gateways:
+    """Open the gateways of a fleet with the controller's identity as it is stored, for one verb."""
+
+    async def load() -> IdentityFiles:
+        return await load_controller(kube, fleet, clock)
+
+    async with GatewayPool(fleet, await load(), clock, load) as gateways:
         yield gateways
+
+
+def _is_untrusted(error: KonvergeError) -> bool:
+    return isinstance(error, LostConnection) and error.cause in _UNTRUSTED
+
+
+def _is_refused(outcome: PushOutcome) -> bool:
+    """Whether a push ended in the handshake because one side does not know the other."""
+    if isinstance(outcome, Unreachable):
+        return outcome.cause in _UNTRUSTED
+    return isinstance(outcome, IdentityRefused)
 
 
 def map_refusal(proxy: Proxy, error: KonvergeError) -> KonvergeError:
@@ -273,7 +348,7 @@ def map_refusal(proxy: Proxy, error: KonvergeError) -> KonvergeError:
     text = f"Proxy {proxy.name} at {proxy.ip}:{proxy.admin_port}: {error.message}"
     if isinstance(error, Forbidden):
         return Forbidden(text, reason="IdentityRefused", hint="reference/proxy-reasons.md#identity-refused")
-    if isinstance(error, LostConnection) and error.cause in _UNTRUSTED:
+    if _is_untrusted(error):
         return VerificationFailed(text, reason="ServerUntrusted", hint="reference/proxy-reasons.md#server-untrusted")
     if isinstance(error, Unavailable):
         reason = "ProxyUnreachable" if isinstance(error, LostConnection) else error.reason

@@ -13,7 +13,9 @@ from konverge.kube.resources import CONFIG_REVISIONS, EVENTS, PROXY_FLEETS
 from konverge.model.fleet import Fleet, FleetSpec
 from konverge.model.proxy import ZERO_HASH
 from konverge.model.revision import Revision
+from konverge.operate.falling_back import sync_sources
 from konverge.operate.fleets import apply_fleet, list_instances, load_fleet
+from konverge.operate.syncing import sync_fleet
 from tests.unit.controller.world import World
 
 
@@ -321,14 +323,38 @@ async def test_a_fallback_never_takes_the_place_of_a_pinned_revision(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await world.change("two")
+    asked: list[int] = []
 
-    async def fall_back(*_args: Any, **_options: Any) -> None:
-        raise AssertionError("the sources were asked")
+    async def fall_back(kube: Any, fleet: Any, gateways: Any, desired: Any, *rest: Any, **options: Any) -> Any:
+        # It does what it would, so that the controller comes to rest and the test to its end.
+        asked.append(desired.draft.number)
+        options.pop("memory")
+        return await sync_fleet(kube, fleet, gateways, desired.draft, *rest, **options)
 
     monkeypatch.setattr("konverge.controller.rolling.sync_sources", fall_back)
     await apply_fleet(world.kube, "shop", "default", FleetSpec(proxy_service="s", pinned_revision=1))
     await world.change("three")
+    assert asked == [], "a fallback was let take the place of the pinned revision"
     assert world.routed() == {"one"}
+
+
+async def test_a_revision_on_its_way_is_not_the_last_good_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody may have loaded it while the last wave is watched: who is killed then leaves it unjudged."""
+    await world.change("two")
+    told: list[int] = []
+
+    async def sync(*given: Any, **options: Any) -> Any:
+        report = await sync_sources(*given, **options)
+        status = await world.controller.site.states.summarise()
+        assert status is not None
+        told.append(status.last_good_revision)
+        return report
+
+    monkeypatch.setattr("konverge.controller.rolling.sync_sources", sync)
+    before = (await world.status()).last_good_revision
+    await world.change("three")
+    assert told == [before]
+    assert (await world.status()).last_good_revision == before + 1
 
 
 async def test_a_proxy_that_joins_while_a_revision_is_on_its_way_does_not_wait(world: World) -> None:
