@@ -32,6 +32,8 @@ def drift(
 ) -> None:
     """Compare what every proxy has loaded with what it should have; exits 2 where one drifted.
 
+    Of a fleet with a database the entities with its tag are compared.
+
     Hashes are compared; entities are paged, slowly, of proxies that differ only. + is loaded and should not be,
     - is missing, ~ is changed; secrets are never shown. --heal runs the flow drift-audit, --report changes nothing.
     Examples: konverge drift --fleet shop; konverge drift --fleet shop --heal -o json

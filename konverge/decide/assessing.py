@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from konverge.model.condition import Condition, Outcome, find_condition, set_condition
+from konverge.model.drift import DRIFT_REASONS
 from konverge.model.fleet import FleetSpec, FleetStatus
 from konverge.model.proxy import Phase, ProxyStatus
 
@@ -130,8 +131,11 @@ def _judge_drift(instances: Mapping[str, ProxyStatus]) -> Judged:
 
 
 def is_drifted(state: ProxyStatus) -> bool:
-    """Whether a proxy was seen with another configuration than the one it should have."""
-    return state.loaded_hash not in ("", state.desired_hash)
+    """Whether a proxy was seen with another configuration than the one it should have.
+
+    A database may tell the right hash while its entities were changed: then the reason of the last audit says so.
+    """
+    return state.loaded_hash not in ("", state.desired_hash) or state.reason in DRIFT_REASONS
 
 
 def _judge_setback(setback: Outcome | None) -> Judged:

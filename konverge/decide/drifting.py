@@ -50,6 +50,58 @@ def judge_drift(
     )
 
 
+def judge_database(
+    stored: str,
+    differing: int,
+    desired: str,
+    known: Mapping[str, int],
+    *,
+    equal: bool,
+    empty: bool = False,
+    policy: Literal["heal", "report"] = "heal",
+    serving: bool = True,
+    syncing: bool = False,
+) -> Drift:
+    """Say what the contents of a database mean and what to do; the verdict on every proxy that routes by it.
+
+    ``stored`` is the hash of the revision that it says it holds, ``differing`` how many entities are not those of the
+    desired one. While a sync writes, any of its states is one on the way: ``syncing`` excuses them all.
+    """
+    number = known.get(stored, 0)
+    if equal:
+        kind = DriftKind.IN_SYNC
+    elif syncing:
+        kind = DriftKind.SYNCING
+    elif empty:
+        kind = DriftKind.LOST
+    else:
+        kind = DriftKind.OLD if number and stored != desired else DriftKind.FOREIGN
+    message = _explain_database(kind, stored, differing, number)
+    return Drift(
+        kind=kind,
+        action=_act(kind, policy, serving),
+        outcome=Outcome(reason=kind.value, message=message, hint=f"{HINT}#{_ANCHORS[kind]}"),
+        revision=number,
+    )
+
+
+def _explain_database(kind: DriftKind, stored: str, differing: int, number: int) -> str:
+    if kind is DriftKind.IN_SYNC:
+        return "the database holds the desired configuration"
+    if kind is DriftKind.LOST:
+        return "the database holds nothing of this fleet"
+    says = f"revision {number}" if number else f"hash {stored}" if stored else "no revision"
+    count = "1 entity differs" if differing == 1 else f"{differing} entities differ"
+    text = f"the database says that it holds {says}, and {count} from the desired one"
+    match kind:
+        case DriftKind.SYNCING:
+            return f"a sync is under way; {text}"
+        case DriftKind.OLD:
+            return f"{text}: it was restored from an old state, or a sync passed it by"
+        case _:
+            return f"{text}: somebody changed it by hand"
+
+
 def _classify(loaded: str | None, desired: str, known: Mapping[str, int], syncing: bool) -> DriftKind:
     if not loaded:
         return DriftKind.SILENT

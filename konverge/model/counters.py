@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from konverge.model.base import Value
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
     """Requests, 5xx answers among them, and latencies; either since a proxy started or within a span of time."""
+
+    __pydantic_config__: ClassVar = Value.model_config
 
     requests: float = 0.0
     errors: float = 0.0

@@ -29,6 +29,10 @@ class DriftKind(StrEnum):
         return self in (DriftKind.LOST, DriftKind.OLD, DriftKind.FOREIGN)
 
 
+DRIFT_REASONS = frozenset(kind.value for kind in DriftKind if kind.drifted)
+"""Reasons of a proxy that an audit found drifted."""
+
+
 class DriftAction(StrEnum):
     """What is done about it."""
 

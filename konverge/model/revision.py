@@ -10,6 +10,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from konverge.model.base import Value
+from konverge.model.counters import Counters
 
 
 class RevisionSpec(Value):
@@ -54,6 +55,8 @@ class RevisionStatus(Value):
     """When this outcome was reached."""
     last_good: datetime | None = None
     """When it was found good the last time; kept when it turns out harmful later."""
+    baseline: Counters | None = None
+    """Traffic of the proxies before this revision reached any of them: a roll-out that is continued judges by it."""
 
 
 class RevisionRecord(Value):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from konverge.decide.assessing import assess_status
 from konverge.kube.client import KubeClient
 from konverge.model.condition import ObjectRef, Outcome, set_condition
-from konverge.model.drift import DriftKind, DriftReport, ProxyDrift
+from konverge.model.drift import DRIFT_REASONS, DriftKind, DriftReport, ProxyDrift
 from konverge.model.fleet import Fleet, FleetStatus
 from konverge.model.proxy import Proxy, ProxyStatus
 from konverge.operate.clock import Clock, utc_now
@@ -13,8 +13,6 @@ from konverge.operate.discovering import discover_proxies
 from konverge.operate.drifting import describe_drift
 from konverge.operate.events import Recorder
 from konverge.operate.fleets import list_instances, update_fleet_status, write_instance
-
-DRIFT_REASONS = frozenset(kind.value for kind in DriftKind if kind.drifted)
 
 
 async def record_drift(kube: KubeClient, fleet: Fleet, report: DriftReport, clock: Clock = utc_now) -> FleetStatus:

@@ -2,7 +2,8 @@
 
 Hashes are compared, of every proxy. Entities are read only where no stored revision tells what a proxy runs: page
 by page, slowly, of few proxies, one of each unknown configuration. ``GET /config`` is never called: with 10,000
-routes it stalls a gateway for seconds.
+routes it stalls a gateway for seconds. A database has no hash of what is in it: its entities are compared, once for
+all proxies.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ from dataclasses import dataclass
 
 import orjson
 
-from konverge.decide.drifting import is_syncing, judge_drift
-from konverge.errors import CheckRefused, KonvergeError
+from konverge.decide.drifting import is_syncing, judge_database, judge_drift
+from konverge.errors import KonvergeError
 from konverge.kong.admin import AdminClient
 from konverge.kong.declarative import Configuration, Difference, compare, drop_marker, flatten, read_entities
 from konverge.kong.declarative.comparing import ONLY_LEFT, ONLY_RIGHT
 from konverge.kube.client import KubeClient
 from konverge.model.drift import DriftAction, DriftKind, DriftReport, FieldDifference, ProxyDrift
 from konverge.model.fleet import Fleet
-from konverge.model.proxy import Proxy, ProxyOutcome
-from konverge.model.revision import RevisionRecord
+from konverge.model.proxy import ZERO_HASH, Proxy, ProxyOutcome
+from konverge.model.revision import Revision, RevisionRecord
+from konverge.operate.claiming import claim_fleet
 from konverge.operate.clock import Clock, utc_now
+from konverge.operate.databases import visit_database
 from konverge.operate.discovering import discover_proxies
+from konverge.operate.drifting_databases import Contents, read_contents
 from konverge.operate.fleets import load_fleet
 from konverge.operate.gathering import gather_all
 from konverge.operate.identities import load_controller
@@ -87,28 +91,22 @@ async def audit_fleet(
 ) -> DriftReport:
     """Compare what every proxy has loaded with what it should have; nothing is changed.
 
-    CheckRefused for a fleet with a database, whose proxies have no hash. What looks like drift is looked at once more
-    after ``second_look`` seconds, with the fleet read anew, so that a sync is not mistaken for it.
+    What looks like drift is looked at once more after ``second_look`` seconds, with the fleet read anew, so that a
+    sync is not mistaken for it. Of a fleet with a database the entities are compared, once for all proxies, and the
+    first that answers has them in its row.
     """
-    if fleet.spec.mode == "db":
-        raise CheckRefused(
-            f"ProxyFleet {fleet.namespace}/{fleet.name} has a database (spec.mode): its proxies have no hash;"
-            " `konverge sync --dry-run` compares it",
-            reason="NoHashes",
-            hint="howto/drift.md#a-fleet-with-a-database",
-        )
+    look, database = (_look_at_database, True) if fleet.spec.mode == "db" else (_look, False)
     desired = await find_desired(kube, fleet)
     proxies = await discover_proxies(kube, fleet) if desired.number else []
-    found = await _look(gateways, fleet, desired, proxies, clock)
+    found = await look(kube, gateways, fleet, desired, proxies, clock)
     suspects = [proxy for proxy in proxies if found[proxy.name].drift.kind.drifted]
     if suspects:
         await asyncio.sleep(SECOND_LOOK if second_look is None else second_look)
         fleet = await load_fleet(kube, fleet.name, fleet.namespace)
         desired = await find_desired(kube, fleet)
-        found |= await _look(gateways, fleet, desired, suspects, clock)
-        found |= await _explain(
-            kube, fleet, desired, [s for s in suspects if found[s.name].drift.kind.drifted], found, read
-        )
+        found |= await look(kube, gateways, fleet, desired, suspects, clock)
+        drifted = [s for s in suspects if found[s.name].drift.kind.drifted]
+        found |= await _explain(kube, fleet, desired, [] if database else drifted, found, read)
     return DriftReport(
         fleet=fleet.name,
         namespace=fleet.namespace,
@@ -120,7 +118,7 @@ async def audit_fleet(
 
 
 async def _look(
-    gateways: Gateways, fleet: Fleet, desired: Desired, proxies: Sequence[Proxy], clock: Clock
+    _kube: KubeClient, gateways: Gateways, fleet: Fleet, desired: Desired, proxies: Sequence[Proxy], clock: Clock
 ) -> dict[str, ProxyDrift]:
     """Read the hashes of proxies and judge them, by name."""
     slots = asyncio.Semaphore(AT_ONCE)
@@ -135,6 +133,49 @@ async def _look(
         return ProxyDrift(proxy=proxy.name, loaded_hash=loaded or "", drift=drift)
 
     return {row.proxy: row for row in await gather_all(look(proxy) for proxy in proxies)}
+
+
+async def _look_at_database(
+    kube: KubeClient, gateways: Gateways, fleet: Fleet, desired: Desired, proxies: Sequence[Proxy], clock: Clock
+) -> dict[str, ProxyDrift]:
+    """Compare the database through one proxy and judge all of them by it, by name; the silent ones stay unjudged."""
+    if not proxies:
+        return {}
+    revision = await load_revision(kube, fleet, desired.number)
+    contents = await read_contents(kube, fleet, gateways, revision, proxies)
+    silent = judge_drift(None, desired.hash, desired.known)
+    rows = {proxy.name: ProxyDrift(proxy=proxy.name, drift=silent) for proxy in proxies}
+    if contents is None:
+        return rows
+    drift = judge_database(
+        contents.hash,
+        contents.differing,
+        desired.hash,
+        desired.known,
+        equal=contents.equal,
+        empty=contents.empty,
+        policy=fleet.spec.drift,
+        serving=any(proxy.ready for proxy in proxies),
+        syncing=is_syncing(desired.records, clock()),
+    )
+    names = [proxy.name for proxy in proxies if proxy.name not in contents.silent]
+    first = _list_contents(ProxyDrift(proxy=names[0], loaded_hash=contents.hash or ZERO_HASH, drift=drift), contents)
+    note = f"its database is that of {names[0]}" if drift.kind.drifted else ""
+    other = first.model_copy(update={"differences": (), "uncounted": 0, "note": note})
+    return rows | {name: other.model_copy(update={"proxy": name}) for name in names[1:]} | {names[0]: first}
+
+
+def _list_contents(row: ProxyDrift, contents: Contents) -> ProxyDrift:
+    """Return the row with what differs in the database."""
+    listed = contents.differences
+    marker = "" if listed or contents.equal else "no entity differs but the marker that tells the revision"
+    return row.model_copy(
+        update={
+            "differences": listed[:LISTED],
+            "uncounted": max(0, len(listed) - LISTED),
+            "note": contents.note or marker,
+        }
+    )
 
 
 async def read_hash(gateways: Gateways, proxy: Proxy) -> str | None:
@@ -232,11 +273,13 @@ async def heal_drift(
 ) -> DriftReport:
     """Push the desired revision to the drifted proxies that the policy lets be healed; return how it went.
 
-    ``everything`` heals whatever the policy. CheckRefused for a paused fleet.
+    ``everything`` heals whatever the policy. CheckRefused for a paused fleet; Busy where a sync writes the database
+    and does not make way.
     """
     refuse_paused(fleet)
     names = {row.proxy for row in report.drifted if everything or row.drift.action is DriftAction.HEAL}
-    proxies = [proxy for proxy in await discover_proxies(kube, fleet) if proxy.name in names]
+    everybody = await discover_proxies(kube, fleet)
+    proxies = [proxy for proxy in everybody if proxy.name in names]
     if not proxies:
         return report
     revision = await load_revision(kube, fleet, report.revision)
@@ -244,8 +287,11 @@ async def heal_drift(
     async def note(proxy: Proxy, outcome: ProxyOutcome) -> None:
         await record_outcome(kube, fleet, proxy, revision, outcome, clock)
 
-    outcomes = await visit_all(gateways, revision, proxies, fleet.spec.rollout.concurrency, note=note)
-    by_name = {outcome.proxy: outcome for outcome in outcomes}
+    if fleet.spec.mode == "db":
+        outcomes = await _heal_database(kube, fleet, gateways, revision, everybody, note)
+    else:
+        outcomes = await visit_all(gateways, revision, proxies, fleet.spec.rollout.concurrency, note=note)
+    by_name = {outcome.proxy: outcome for outcome in outcomes if outcome.proxy in names}
     rows = [
         row.model_copy(update={"healed": by_name[row.proxy].ok, "healing": by_name[row.proxy].outcome})
         if row.proxy in by_name
@@ -253,6 +299,22 @@ async def heal_drift(
         for row in report.proxies
     ]
     return report.model_copy(update={"proxies": tuple(rows)})
+
+
+async def _heal_database(
+    kube: KubeClient,
+    fleet: Fleet,
+    gateways: Gateways,
+    revision: Revision,
+    proxies: Sequence[Proxy],
+    note: Callable[[Proxy, ProxyOutcome], Awaitable[None]],
+) -> list[ProxyOutcome]:
+    """Write the difference into the database, as a sync does and in its turn; nothing where a sync was faster."""
+    async with claim_fleet(kube, fleet):
+        fleet = await load_fleet(kube, fleet.name, fleet.namespace)
+        if (await find_desired(kube, fleet)).hash != revision.hash:
+            return []
+        return await visit_database(kube, fleet, gateways, revision, proxies, note=note)
 
 
 @asynccontextmanager

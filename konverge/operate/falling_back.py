@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Unpack
 
 import orjson
 
@@ -20,14 +21,12 @@ from konverge.model.condition import Outcome
 from konverge.model.fleet import Fleet
 from konverge.model.proxy import Blame, Proxy
 from konverge.model.revision import Revision, RevisionOutcome
-from konverge.operate.clock import Clock, utc_now
+from konverge.operate.clock import Clock
 from konverge.operate.ports import Gateways
-from konverge.operate.quarantining import Quarantine
-from konverge.operate.recording import Record
 from konverge.operate.remembering import Memory, drop_memory, load_memory, store_memory
 from konverge.operate.rendering import finish_revision, translation_settings
 from konverge.operate.revisions import record_verdict, store_revision
-from konverge.operate.syncing import Observer, Run, Stop, SyncReport, Verdict, refuse_paused
+from konverge.operate.syncing import Options, Run, Stop, SyncReport, Verdict, prepare_run
 from konverge.translate import FallbackPlan, Problem, plan_fallback, render
 from konverge.translate.fallback import read_snapshot
 from konverge.translate.store import Key
@@ -76,14 +75,9 @@ async def sync_sources(
     desired: Desired,
     proxies: Sequence[Proxy],
     *,
-    clock: Clock = utc_now,
     previous: Revision | None = None,
-    superseded: Callable[[], bool] | None = None,
-    may_act: Callable[[], bool] | None = None,
-    observer: Observer | None = None,
-    quarantine: Quarantine | None = None,
-    record: Record | None = None,
     memory: Memory | None = None,
+    **options: Unpack[Options],
 ) -> SyncReport:
     """Store and push what the sources come to; of what proxies refuse, everything but the objects to blame.
 
@@ -91,19 +85,7 @@ async def sync_sources(
     its number, a fallback, or ``previous``. ``memory`` is kept by the caller from call to call; without one the kept
     versions are read from the cluster. The other parameters are those of :func:`sync_fleet`.
     """
-    refuse_paused(fleet)
-    run = Run(
-        kube,
-        fleet,
-        gateways,
-        proxies,
-        clock,
-        superseded,
-        may_act,
-        observer or Observer(),
-        quarantine or Quarantine(),
-        record,
-    )
+    run = prepare_run(kube, fleet, gateways, proxies, options)
     sync = _Sync(run, desired, previous, memory if memory is not None else Memory())
     await load_memory(kube, fleet, sync.memory)
     return await sync.run()
@@ -173,8 +155,15 @@ class _Sync:
         return await self._adopt(fallback)
 
     async def _plan(self, snapshot: Mapping[Key, Object]) -> Fallback | None:
-        fleet, clock = self.context.fleet, self.context.clock
-        return await asyncio.to_thread(plan_draft, fleet, snapshot, self.memory, self.previous, clock)
+        """Return the fallback; what it was made from is compared first, since nothing may have changed for hours."""
+        fleet, clock, memory, previous = self.context.fleet, self.context.clock, self.memory, self.previous
+        given = (fleet.spec, previous.hash if previous is not None else "")
+
+        def plan() -> Fallback | None:
+            return plan_draft(fleet, snapshot, memory, previous, clock)
+
+        fallback: Fallback | None = await asyncio.to_thread(memory.plan_once, snapshot, given, plan)
+        return fallback
 
     async def _adopt(self, fallback: Fallback) -> Revision:
         """Store a fallback with what it must remember; one that would drop live routes gives way to the last good."""

@@ -11,7 +11,7 @@ import gzip
 import hashlib
 import logging
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -62,6 +62,18 @@ class Memory:
     loaded: bool = False
     stored: set[str] = field(default_factory=set)
     """Names of the Secrets that hold this."""
+    _planned: tuple[tuple[Any, ...], Any] | None = field(default=None, repr=False)
+    """What the last plan was made from, and the plan."""
+
+    def plan_once(self, snapshot: Mapping[Key, Object], given: tuple[Any, ...], plan: Callable[[], Any]) -> Any:
+        """Return what ``plan`` makes of the snapshot, the ``given`` and this memory; called where any of it changed.
+
+        Objects that are the same ones are not compared field by field.
+        """
+        basis = (snapshot, self.valid, dict(self.broken), dict(self.kept), set(self.unrestorable), *given)
+        if self._planned is None or self._planned[0] != basis:
+            self._planned = (basis, plan())
+        return self._planned[1]
 
     def presume(self, snapshot: Mapping[Key, Object], now: datetime) -> list[tuple[str, str, str]]:
         """Return the objects that were refused, are still as they were then, and so would be refused again."""

@@ -23,6 +23,7 @@ from konverge.errors import Conflict, KonvergeError, NotFound, VerificationFaile
 from konverge.kong.declarative import describe_change
 from konverge.kube.client import KubeClient
 from konverge.kube.resources import CONFIG_REVISIONS, PROXY_FLEETS, SECRETS, Object
+from konverge.model.counters import Counters
 from konverge.model.fleet import Fleet
 from konverge.model.revision import (
     Revision,
@@ -85,21 +86,38 @@ async def _write_verdict(
     message: str,
     clock: Clock,
 ) -> RevisionStatus | None:
+    fresh = {"outcome": outcome, "reason": reason, "message": message[:MESSAGE_LIMIT]}
+
+    def judge(before: RevisionStatus) -> RevisionStatus:
+        known = before.since is not None and all(getattr(before, field) == value for field, value in fresh.items())
+        if known or (before.outcome in _JUDGED and outcome not in _JUDGED):
+            return before
+        now = clock()
+        since = before.since if before.outcome is outcome and before.since else now
+        good = now if outcome is RevisionOutcome.GOOD else before.last_good
+        return before.model_copy(update={**fresh, "since": since, "last_good": good})
+
+    return await _change_status(kube, fleet, number, judge)
+
+
+async def record_baseline(kube: KubeClient, fleet: Fleet, number: int, baseline: Counters) -> None:
+    """Write the traffic that a roll-out of a revision judges by, before the first proxy gets it."""
+    await _change_status(kube, fleet, number, lambda before: before.model_copy(update={"baseline": baseline}))
+
+
+async def _change_status(
+    kube: KubeClient, fleet: Fleet, number: int, change: Callable[[RevisionStatus], RevisionStatus]
+) -> RevisionStatus | None:
+    """Write a changed status and return it; None where the revision is gone."""
     name = revision_name(fleet.name, number)
     while True:
         body = await kube.find(CONFIG_REVISIONS, name, fleet.namespace)
         if body is None:
             return None
         before = RevisionStatus.model_validate(body.get("status") or {})
-        if before.outcome in _JUDGED and outcome not in _JUDGED:
+        status = change(before)
+        if status == before:
             return before
-        fresh = {"outcome": outcome, "reason": reason, "message": message[:MESSAGE_LIMIT]}
-        if body.get("status") and all(getattr(before, field) == value for field, value in fresh.items()):
-            return before
-        now = clock()
-        since = before.since if before.outcome is outcome and before.since else now
-        good = now if outcome is RevisionOutcome.GOOD else before.last_good
-        status = RevisionStatus.model_validate({**fresh, "since": since, "last_good": good})
         try:
             await kube.replace(CONFIG_REVISIONS, {**body, "status": status.to_json()}, "status")
             return status

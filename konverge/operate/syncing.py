@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TypeVar
+from typing import TypedDict, TypeVar, Unpack
 
 from konverge.decide.judging import Judgement
 from konverge.decide.waving import Wave, find_refusals, may_continue, plan_waves, proves_something
@@ -176,7 +176,7 @@ class Run:
         due = [proxy for proxy in self.proxies if self.quarantine.due(proxy, now, revision.hash)]
         self.skipped = [proxy.name for proxy in self.proxies if proxy not in due]
         watcher = Watcher(self.gateways, rollout)
-        await watcher.start(due)
+        await watcher.start(self.kube, self.fleet, revision, due)
         waves, canaries, proven = deque(self._cut(due)), 1, False
         good = self._was_good(revision)
         await self.observer.note_plan(revision, tuple(waves))
@@ -284,6 +284,29 @@ class Run:
         await record_verdict(self.kube, self.fleet, report.pushed, verdict, reason, message, clock=self.clock)
 
 
+class Options(TypedDict, total=False):
+    """What a sync may be told beside what is pushed to whom."""
+
+    clock: Clock
+    superseded: Callable[[], bool] | None
+    """Asked before each wave: whether a newer revision waits."""
+    may_act: Callable[[], bool] | None
+    """Asked before each wave and each push: whether this process still acts for the fleet."""
+    observer: Observer
+    quarantine: Quarantine
+    """Outlives single calls: proxies in it that are not due are left out and named in the report."""
+    record: Record | None
+    """Takes the status of each proxy; without it each is written at once."""
+
+
+def prepare_run(
+    kube: KubeClient, fleet: Fleet, gateways: Gateways, proxies: Sequence[Proxy], options: Options
+) -> Run:
+    """Return a run of which nothing is done yet; CheckRefused where the fleet is paused."""
+    refuse_paused(fleet)
+    return Run(kube, fleet, gateways, proxies, **options)
+
+
 async def sync_fleet(
     kube: KubeClient,
     fleet: Fleet,
@@ -291,34 +314,15 @@ async def sync_fleet(
     revision: Revision,
     proxies: Sequence[Proxy],
     *,
-    clock: Clock = utc_now,
     previous: Revision | None = None,
-    superseded: Callable[[], bool] | None = None,
-    may_act: Callable[[], bool] | None = None,
-    observer: Observer | None = None,
-    quarantine: Quarantine | None = None,
-    record: Record | None = None,
+    **options: Unpack[Options],
 ) -> SyncReport:
     """Push a stored revision in waves and report what became of it; CheckRefused where the fleet is paused.
 
     A harmful revision is no exception but a verdict: whoever got it gets ``previous`` again, where there is one and
-    the fleet's ``rollout.onHarm`` says so. ``superseded`` is asked before each wave, ``may_act`` before each push.
-    ``quarantine`` outlives single calls: proxies in it that are not due are left out and named in the report.
-    ``record`` takes the status of each proxy; without it each is written at once.
+    the fleet's ``rollout.onHarm`` says so. ``options`` are those of :class:`Options`.
     """
-    refuse_paused(fleet)
-    run = Run(
-        kube,
-        fleet,
-        gateways,
-        proxies,
-        clock,
-        superseded,
-        may_act,
-        observer or Observer(),
-        quarantine or Quarantine(),
-        record,
-    )
+    run = prepare_run(kube, fleet, gateways, proxies, options)
     stop = await run.roll_out(revision)
     return await run.conclude(revision, stop, previous)
 

@@ -17,6 +17,7 @@ from konverge.kube.resources import EVENTS, PROXY_FLEETS
 from konverge.model.target import Target
 from konverge.operate import drifting
 from tests.unit.operate.drifting_town import KEY, Town, document
+from tests.unit.operate.test_operate_drifting_databases import THEIRS, DatabaseTown, change_by_hand
 
 pytestmark = [
     pytest.mark.prefect,
@@ -29,19 +30,17 @@ Open = Callable[..., Any]
 
 
 @pytest.fixture
-def build(monkeypatch: pytest.MonkeyPatch) -> Open:
-    """Open a town whose proxies run its second revision, and let the tasks work on it."""
+def work_on(monkeypatch: pytest.MonkeyPatch) -> Callable[[Town, Any], None]:
+    """Let the tasks work on a town through these gateways."""
 
-    async def build(**spec: Any) -> Town:
-        town = Town(**spec)
-
+    def work_on(town: Town, gateways: Any) -> None:
         @asynccontextmanager
         async def connect(_: Target) -> AsyncIterator[Any]:
             yield town.kube
 
         @asynccontextmanager
         async def open_gateways(*_: Any) -> AsyncIterator[Any]:
-            yield town.gateways
+            yield gateways
 
         @asynccontextmanager
         async def open_reader(*_: Any) -> AsyncIterator[Any]:
@@ -51,6 +50,17 @@ def build(monkeypatch: pytest.MonkeyPatch) -> Open:
         monkeypatch.setattr(tasks.drifting, "open_gateways", open_gateways)
         monkeypatch.setattr(tasks.drifting, "open_reader", open_reader)
         monkeypatch.setattr(drifting, "SECOND_LOOK", 0.0)
+
+    return work_on
+
+
+@pytest.fixture
+def build(work_on: Callable[[Town, Any], None]) -> Open:
+    """Open a town whose proxies run its second revision."""
+
+    async def build(**spec: Any) -> Town:
+        town = Town(**spec)
+        work_on(town, town.gateways)
         await town.store(serialise(document("/a", key=KEY)))
         town.enforce(await town.store(serialise(document("/a", "/b", key=KEY))))
         return town
@@ -118,3 +128,21 @@ async def test_a_fleet_in_sync_leaves_a_table_and_no_event(build: Open) -> None:
     assert {row["drift"]["kind"] for row in report["proxies"]} == {"InSync"}
     assert "the desired configuration is loaded" in await read_table()
     assert town.kube.all(EVENTS) == []
+
+
+async def test_a_database_is_audited_and_healed_as_a_whole(work_on: Callable[[Town, Any], None]) -> None:
+    town = await DatabaseTown().open()
+    work_on(town, town.nodes)
+    await change_by_hand(town)
+    writes = len(town.kong.writes)
+    report = await drift_audit(target=TARGET, healing=False)
+    assert {row["drift"]["kind"] for row in report["proxies"]} == {"ForeignConfiguration"}
+    assert len(town.kong.writes) == writes
+    report = await drift_audit(target=TARGET)
+    assert [row["healed"] for row in report["proxies"]] == [True] * 3
+    table = await read_table()
+    assert "route by-hand" in table
+    assert THEIRS not in table
+    assert KEY not in table
+    assert {row["drift"]["kind"] for row in (await drift_audit(target=TARGET))["proxies"]} == {"InSync"}
+    town.kong.close()

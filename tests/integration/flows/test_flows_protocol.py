@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from konverge.model.fleet import FleetSpec
 from konverge.operate.fleets import apply_fleet
 from konverge.operate.identities import ensure_identity
 from konverge.operate.orchestrator import PrefectServer, client_environment
+from tests.serving import serve_api
 
 pytestmark = [pytest.mark.prefect, pytest.mark.lab, pytest.mark.asyncio(loop_scope="session")]
 
@@ -26,17 +26,9 @@ pytestmark = [pytest.mark.prefect, pytest.mark.lab, pytest.mark.asyncio(loop_sco
 @pytest.fixture(scope="module")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A stand-in API server with the CRDs, a fleet without proxies and a paused one."""
-    directory = tmp_path_factory.mktemp("api")
-    command = [sys.executable, "-m", "konverge.lab.apiserver", "--listen", "127.0.0.1:0", "--dir", str(directory)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            path = str(json.loads(process.stdout.readline())["kubeconfig"])
-            asyncio.run(_furnish(path))
-            yield path
-        finally:
-            process.terminate()
-            process.wait(10)
+    with serve_api(tmp_path_factory.mktemp("api")) as api:
+        asyncio.run(_furnish(str(api.kubeconfig)))
+        yield str(api.kubeconfig)
 
 
 async def _furnish(kubeconfig: str) -> None:

@@ -14,13 +14,18 @@ from typing import Any
 import database_fleet
 import httpx
 import pytest
-from database_fleet import HOST, Container, build, run_fleet, sync_once
+from database_fleet import HOST, Container, PlainGateways, build, run_fleet, sync_once
 
 from konverge.errors import Busy
 from konverge.kong.admin import AdminClient
 from konverge.kong.database import owner_tag
+from konverge.model.drift import DriftReport
 from konverge.model.proxy import ZERO_HASH
+from konverge.operate.clock import utc_now
 from konverge.operate.connecting import ProxyGateway
+from konverge.operate.drifting import audit_fleet, heal_drift
+from konverge.operate.revisions import store_revision
+from tests.unit.operate.drifting_town import LATER, NOW, Town
 
 pytestmark = pytest.mark.lab
 
@@ -116,11 +121,19 @@ async def test_all_nodes_route_what_one_endpoint_was_told(fleet: list[Container]
         assert (again.ok, again.plan.empty) == (True, True)
 
 
+class UnsecuredGateway(ProxyGateway):
+    """The real one, to a stand-in that speaks no TLS."""
+
+    def _dial(self) -> AdminClient:
+        return AdminClient(f"http://{self.proxy.ip}:{self.proxy.admin_port}")
+
+
 async def test_a_gateway_tells_what_the_database_holds_and_pushes_nothing(fleet: list[Container]) -> None:
     """What the controller sees of a proxy that joins: the revision is there, or a sync has to write it first."""
-    gateway = ProxyGateway.__new__(ProxyGateway)
-    async with Backend("blue") as blue, AdminClient(f"http://{HOST}:{fleet[2].proxy.admin_port}") as admin:
-        gateway.proxy, gateway._admin, gateway._owner, gateway._told = fleet[2].proxy, admin, TAG, None
+    nobody: Any = None
+    gateway = UnsecuredGateway(fleet[2].proxy, nobody, database_fleet.TOKEN, utc_now, TAG)
+    async with contextlib.AsyncExitStack() as stack, Backend("blue") as blue:
+        stack.push_async_callback(gateway.close)
         revision = build(1, blue.port)
         assert await gateway.loaded_hash() == ZERO_HASH
         with pytest.raises(Busy) as caught:
@@ -128,6 +141,54 @@ async def test_a_gateway_tells_what_the_database_holds_and_pushes_nothing(fleet:
         assert caught.value.reason == "SyncUnderWay"
         assert (await sync_once(proxies_of(fleet), revision)).ok
         assert await gateway.loaded_hash() == revision.hash
+
+
+async def test_drift_in_the_database_is_found_and_healed_and_what_is_not_ours_stays(fleet: list[Container]) -> None:
+    town = Town(0, mode="db")
+    town.proxies = proxies_of(fleet)
+    gateways: Any = PlainGateways(town.proxies)
+
+    async def audit() -> DriftReport:
+        found = await town.fleet()
+        return await audit_fleet(town.kube, found, gateways, town.read_entities, clock=lambda: LATER, second_look=0.0)
+
+    admin_url = f"http://{HOST}:{fleet[1].proxy.admin_port}"
+    async with contextlib.AsyncExitStack() as stack, Backend("blue") as blue, AdminClient(admin_url) as admin:
+        stack.push_async_callback(gateways.close)
+        built = build(0, blue.port)
+        revision = await store_revision(town.kube, await town.fleet(), built, clock=lambda: NOW)
+        town.enforce(revision)
+        assert (await sync_once(town.proxies, revision)).ok
+        caller = database_fleet.AdminCaller(lambda: admin)
+        theirs = {"name": "theirs", "paths": ["/theirs"]}
+        assert (await caller.call("POST", "/routes", theirs)).status == 201
+        before = await read_all(fleet[0])
+        assert (await audit()).drifted == ()
+        assert (await caller.call("PATCH", "/routes/r0", {"paths": ["/moved"]})).ok
+        assert (await caller.call("DELETE", "/routes/r1")).ok
+        report = await audit()
+        assert [len(row.differences) for row in report.drifted] == [3, 0, 0]
+        assert {(d.change, d.entity) for d in report.drifted[0].differences} == {
+            ("changed", "route r0"),
+            ("missing", "route r1"),
+            ("missing", "plugin correlation-id on route r1"),
+        }
+        healed = await heal_drift(town.kube, await town.fleet(), gateways, report)
+        assert [row.healed for row in healed.proxies] == [True] * 3
+        assert (await audit()).drifted == ()
+        assert strip_times(await read_all(fleet[2])) == strip_times(before)
+        for container in fleet:
+            assert await ask(container, "/r0") == (200, "blue")
+            assert await ask(container, "/r1") == (200, "blue")
+
+
+def strip_times(found: dict[str, dict[str, Any]]) -> dict[str, list[Any]]:
+    """Return entities without what Kong made up when they were created anew: the time, and a plugin's id."""
+    made_up = {"created_at", "id"}
+    return {
+        kind: sorted(str({k: v for k, v in entity.items() if k not in made_up}) for entity in entities.values())
+        for kind, entities in found.items()
+    }
 
 
 async def test_a_failure_half_way_leaves_everything_as_it_was(fleet: list[Container]) -> None:

@@ -179,12 +179,6 @@ async def test_a_fleet_that_was_never_synced_has_nothing_to_compare_with() -> No
     assert (report.revision, report.proxies) == (0, ())
 
 
-async def test_a_fleet_with_a_database_is_refused() -> None:
-    town = await settle(Town(mode="db"))
-    with pytest.raises(CheckRefused, match="has a database"):
-        await audit(town)
-
-
 async def heal(town: Town, report: DriftReport, **options: Any) -> DriftReport:
     return await heal_drift(town.kube, await town.fleet(), town.gateways, report, **options)
 

@@ -15,11 +15,11 @@ from konverge.errors import Unavailable, VerificationFailed
 from konverge.kong.outcomes import Refused
 from konverge.model.counters import Counters
 from konverge.model.fleet import Fleet, FleetSpec, Rollout
-from konverge.model.revision import Revision
-from konverge.operate import configuring, visiting
+from konverge.model.revision import Revision, RevisionOutcome
+from konverge.operate import configuring, judging, visiting
 from konverge.operate.fleets import list_instances
 from konverge.operate.quarantining import Quarantine
-from konverge.operate.revisions import list_records, store_revision
+from konverge.operate.revisions import list_records, record_baseline, record_verdict, store_revision
 from konverge.operate.syncing import Observer, SyncReport, Verdict, WaveReport, sync_fleet
 
 OLD = Revision(number=0, content=b'{"old":1}', marker="old")
@@ -306,6 +306,98 @@ async def test_a_wave_that_is_slower_is_taken_back() -> None:
     report = await town.sync()
     assert report.outcome.reason == "LatencyIncreased"
     assert town.loaded() == ["old"] * 4
+
+
+class Killed(Exception):
+    """Stands for kill -9 in the middle of a soak."""
+
+
+class Harmed(Judged):
+    """The old revision is good; the new one does harm on two proxies of the first wave."""
+
+    async def open(self) -> Harmed:
+        await super().open()
+        await record_verdict(self.kube, self.fleet, 1, RevisionOutcome.GOOD)
+        for proxy in self.proxies[1:3]:
+            self.gateways.proxies[proxy.name].harm = Counters(100, 100, 100, 1000)
+        return self
+
+    async def sync_until_killed(self, monkeypatch: pytest.MonkeyPatch, soaks: int) -> None:
+        """Sync until the soak of a wave, which is the last thing that this process does."""
+        left = soaks
+
+        async def soak(_: float) -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(judging, "soak", soak)
+            with pytest.raises(Killed):
+                await self.sync()
+
+    def forget_history(self) -> None:
+        """Time passes in which the proxies that have the new revision restart: they have counted nothing but harm."""
+        for fake in self.gateways.proxies.values():
+            if fake.pushes:
+                fake.traffic = fake.harm + Counters(100, 0, 100, 1000)
+
+    async def change(self, content: bytes) -> None:
+        """The sources change while nobody syncs; what did harm still does."""
+        self.new = await store_revision(self.kube, self.fleet, Revision(number=0, content=content, marker="newer"))
+        self.gateways.markers[self.new.hash] = "newer"
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["same proxies", "restarted proxies"])
+@pytest.mark.parametrize("proxies", [4, 3, 2])
+async def test_a_wave_that_was_killed_unjudged_is_not_judged_by_its_own_harm(
+    monkeypatch: pytest.MonkeyPatch, proxies: int, restarted: bool
+) -> None:
+    """Of four proxies one still has the old revision, of three and two none has."""
+    town = await Harmed(proxies).open()
+    await town.sync_until_killed(monkeypatch, 2)
+    assert town.loaded().count("new") == min(3, proxies)
+    if restarted:
+        town.forget_history()
+    for _ in range(2):
+        # The first run goes on with what the killed one wrote down; so does one that is killed in its turn.
+        await town.sync_until_killed(monkeypatch, 2)
+    report = await town.sync()
+    assert report.verdict is Verdict.ROLLED_BACK, report.outcome.message
+    assert (report.outcome.reason, "0.0% of" in report.outcome.message) == ("ErrorsIncreased", True)
+    assert town.loaded() == ["old"] * proxies
+    assert (await town.verdicts())[2] == "Harmful"
+
+
+@pytest.mark.parametrize("proxies", [5, 2], ids=["some are old", "nobody is"])
+async def test_a_later_revision_is_not_judged_by_the_harm_of_one_that_was_killed(
+    monkeypatch: pytest.MonkeyPatch, proxies: int
+) -> None:
+    town = await Harmed(proxies).open()
+    await town.sync_until_killed(monkeypatch, 2)
+    town.forget_history()
+    await town.change(b'{"newer":1}')
+    report = await town.sync()
+    assert report.outcome.reason == "ErrorsIncreased"
+    assert town.loaded() == ["old"] * proxies
+
+
+@pytest.mark.parametrize("known", ["last good", "current and good"])
+async def test_what_is_in_force_is_judged_by_its_own_past(known: str) -> None:
+    """Errors that were there when nothing changed are no harm of a sync that changes nothing."""
+    town = await Judged(3, harm=Counters(100, 100, 100, 1000)).open()
+    await record_baseline(town.kube, town.fleet, 2, Counters(1000, 0, 1000, 10_000))
+    for number in (1, 2) if known == "current and good" else (1,):
+        await record_verdict(town.kube, town.fleet, number, RevisionOutcome.GOOD)
+    field = "last_good_hash" if known == "last good" else "current_hash"
+    town.fleet = town.fleet.replace(status=town.fleet.status.model_copy(update={field: NEW.hash}))
+    for fake in town.gateways.proxies.values():
+        fake.loaded, fake.routes, fake.pushes = NEW.hash, NEW.marker, 1
+        fake.traffic = Counters(1000, 500, 1000, 10_000)
+    report = await town.sync()
+    assert report.verdict is Verdict.COMPLETED
+    assert {w.judgement.outcome.reason for w in report.waves if w.judgement} == {"MetricsHealthy"}
 
 
 @pytest.mark.parametrize("metrics", ["healthy", "off", "unreadable"])

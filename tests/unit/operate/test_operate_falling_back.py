@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -19,12 +20,13 @@ from konverge.model.condition import ObjectRef, Outcome
 from konverge.model.fleet import Fleet, FleetSpec, Rollout
 from konverge.model.proxy import Blame, ProxyOutcome
 from konverge.model.revision import Revision
-from konverge.operate import configuring
+from konverge.operate import configuring, falling_back
 from konverge.operate.falling_back import ROUNDS, Desired, find_blamed, sync_sources
 from konverge.operate.remembering import LABEL, Memory
 from konverge.operate.rendering import compile_revision
-from konverge.operate.revisions import list_records
+from konverge.operate.revisions import list_records, store_revision
 from konverge.operate.syncing import Stop, SyncReport, Verdict
+from konverge.translate import render
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 BAD = "refuse-me"
@@ -351,3 +353,50 @@ def test_objects_are_blamed_only_while_nobody_runs_the_revision() -> None:
     assert find_blamed(replace(stop, proven=True)) == ()
     assert find_blamed(replace(stop, superseded=True)) == ()
     assert find_blamed(None) == ()
+
+
+def count_renders(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows by one with each rendering of a fallback."""
+    renders: list[int] = []
+
+    def counted(objects: Any, *rest: Any) -> Any:
+        renders.append(1)
+        return render(objects, *rest)
+
+    monkeypatch.setattr(falling_back, "render", counted)
+    return renders
+
+
+async def test_a_fallback_is_rendered_again_only_where_something_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = Shop()
+    await shop.sync()
+    shop.memory = Memory()
+    shop.change("KongPlugin", "limit", config={"message": BAD})
+    renders = count_renders(monkeypatch)
+    for _ in range(3):
+        assert (await shop.sync()).outcome.reason == "FallbackHeld"
+    shop.sources = copy.deepcopy(shop.sources)
+    assert (await shop.sync()).outcome.reason == "FallbackHeld"
+    assert len(renders) == 1, "nothing changed"
+    spec = shop.fleet.spec.model_copy(update={"features": {"CombinedServices": False}})
+    changes: list[Callable[[], Any]] = [
+        lambda: shop.sources.append(ingress("c", "/c")),
+        lambda: shop.change("KongPlugin", "limit", config={"message": f"{BAD} too"}),
+        lambda: setattr(shop, "fleet", shop.fleet.replace(spec=spec)),
+        lambda: setattr(shop, "now", shop.now + timedelta(hours=2)),
+    ]
+    for expected, change in enumerate(changes, 2):
+        change()
+        for _ in range(2):
+            assert (await shop.sync()).outcome.reason == "FallbackHeld"
+        assert len(renders) == expected
+    # With another last good revision other routes are live.
+    held = compiled_without(shop, "b")
+    shop.good = await store_revision(shop.kube, shop.fleet, held)
+    assert (await shop.sync()).verdict is Verdict.COMPLETED
+    assert len(renders) == len(changes) + 2
+
+
+def compiled_without(shop: Shop, name: str) -> Revision:
+    sources = [s for s in shop.sources if s["metadata"]["name"] not in (name, "limit")]
+    return compile_revision(shop.fleet, sources, lambda: shop.now)[0]
