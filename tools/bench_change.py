@@ -27,10 +27,12 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench_render import TEAMS, make_objects  # noqa: E402
+from changing.bare import BareTown  # noqa: E402
+from reporting import write_report  # noqa: E402
 
 from konverge.kube.resources import ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, NAMESPACES, SERVICES  # noqa: E402
 from konverge.lab.addressing import claim_number  # noqa: E402
-from tests.chaos.town import Gateway, Process, Town, until  # noqa: E402
+from tests.chaos.town import Process, Town, until  # noqa: E402
 
 GOAL, MUST = 0.3, 1.0
 """Seconds of the median beyond what a proxy needs to load: the goal, and what must hold."""
@@ -39,29 +41,12 @@ LOAD_PER_ROUTE, ROUTERS = 0.00036, 0.6
 RESOURCES = {r.kind: r for r in (INGRESS_CLASSES, SERVICES, ENDPOINT_SLICES, INGRESSES)}
 
 
-class Bench(Town):
-    """A town whose gateways are bare and all in one process."""
-
-    bare: Process
-
-    async def add_bare(self, count: int, load: float) -> None:
-        """Start the gateways and tell the API of them."""
-        for number in range(count):
-            gateway = Gateway(self.directory, f"kong-{number}", f"127.{self._claim.number}.64.{number + 2}")
-            self.gateways.append(gateway)
-            await self.introduce(gateway)
-        addresses = [gateway.ip for gateway in self.gateways]
-        words = ["-m", "changing.serving", str(self.gateways[0].directory), str(load), *addresses]
-        self.bare = Process(self.directory / "bare.log", *words)
-        await self.bare.start(stdout=asyncio.subprocess.PIPE, cwd=ROOT / "tools")
-        assert self.bare.running is not None
-        assert self.bare.running.stdout is not None
-        await asyncio.wait_for(self.bare.running.stdout.readline(), 30)
-        for gateway in self.gateways:
-            gateway.process.running = self.bare.running
+class Bench(BareTown):
+    """A town whose processes are timed."""
 
     def spent(self) -> tuple[float, float, float]:
         """CPU seconds so far of the controller, of all gateways, and of the API server."""
+        assert self.bare is not None
         return read_cpu(self.controllers[0].process), read_cpu(self.bare), read_cpu(self.api.process)
 
 
@@ -146,8 +131,6 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
             raise
         finally:
             await town.close()
-            if hasattr(town, "bare"):
-                await town.bare.end()
 
 
 async def settled(journal: Journal, proxies: int) -> bool:
@@ -168,7 +151,7 @@ async def wait_routed(journal: Journal, revision: int, proxies: int) -> list[flo
 
 
 async def measure(
-    town: Town, journal: Journal, ingresses: list[dict[str, Any]], options: argparse.Namespace
+    town: Bench, journal: Journal, ingresses: list[dict[str, Any]], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Make changes one after the other."""
     total, until_stored = [], []
@@ -206,9 +189,8 @@ def report(times: dict[str, list[float]], options: argparse.Namespace) -> bool:
     print(f"they share {os.cpu_count()} cores, and what else runs: load {os.getloadavg()[0]:.1f}")
     load = options.routes * LOAD_PER_ROUTE
     print(f"A Kong of this size adds {load:.1f} s of loading per wave and up to {ROUTERS} s for its routers.")
-    path = ROOT / "build" / "bench-change.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"options": vars(options), "seconds": times, "beyond": beyond}, indent=1))
+    report = {"options": vars(options), "seconds": times, "beyond": beyond}
+    write_report(ROOT / "build" / "bench-change.json", report)
     median = statistics.median(beyond)
     print(f"goal {GOAL} s: {'held' if median <= GOAL else 'missed'}; at most {MUST} s: {median <= MUST}")
     return median <= MUST

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -34,13 +33,16 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench_change import Journal, settled  # noqa: E402
+from changing.bare import BareTown  # noqa: E402
 from counting.counters import Reading, read_counters  # noqa: E402
+from reporting import write_report  # noqa: E402
 
 from konverge.kube.resources import ENDPOINT_SLICES, INGRESS_CLASSES, INGRESSES, SERVICES, Object  # noqa: E402
 from konverge.lab.addressing import claim_number  # noqa: E402
 from konverge.lab.legacy import kong_crds  # noqa: E402
+from konverge.lab.pod import raise_file_limit  # noqa: E402
 from konverge.lab.supervisor.furnishing import create_all  # noqa: E402
-from tests.chaos.town import NAMESPACE, Gateway, Process, Town, backend, until  # noqa: E402
+from tests.chaos.town import NAMESPACE, Process, backend, until  # noqa: E402
 
 ROUTES = 50
 SERVICE = "legacy-proxy"
@@ -76,7 +78,7 @@ class Row:
         )
 
 
-class City(Town):
+class City(BareTown):
     """A town without a kubelet: pods and endpoints are written once."""
 
     async def open_quiet(self) -> None:
@@ -101,22 +103,10 @@ class City(Town):
         status = {"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}
         await self.kube.patch(SERVICES, SERVICE, status, NAMESPACE, subresource="status")
 
-    async def add_gateways(self, count: int) -> Process:
-        """Start bare gateways in one process and tell the API of them."""
-        for number in range(count):
-            ip = f"127.{self._claim.number}.{64 + number // 250}.{number % 250 + 2}"
-            gateway = Gateway(self.directory, f"kong-{number}", ip)
-            self.gateways.append(gateway)
-            await self.introduce(gateway)
-        addresses = [gateway.ip for gateway in self.gateways]
-        words = ["-m", "changing.serving", str(self.gateways[0].directory), "0", *addresses]
-        bare = Process(self.directory / "bare.log", *words)
-        await bare.start(stdout=asyncio.subprocess.PIPE, cwd=ROOT / "tools")
-        assert bare.running is not None
-        assert bare.running.stdout is not None
-        await asyncio.wait_for(bare.running.stdout.readline(), 60)
+    async def add_gateways(self, count: int) -> None:
+        """Start bare gateways; their endpoints do not change any more."""
+        await self.add_bare(count)
         await self.kube.apply(ENDPOINT_SLICES, self._endpoints())
-        return bare
 
     def _endpoints(self) -> Object:
         endpoints = [
@@ -188,12 +178,9 @@ def name_counts(after: Reading, before: Reading) -> dict[str, int]:
     return {f"{verb} {name or '(path)'}": number for (verb, name), number in after.since(before).most_common()}
 
 
-async def measure_konverge(city: City, proxies: int, options: argparse.Namespace, stack: AsyncExitStack) -> Row:
+async def measure_konverge(city: City, proxies: int, options: argparse.Namespace, _: AsyncExitStack) -> Row:
     """Measure one controller with that many proxies."""
-    bare = await city.add_gateways(proxies)
-    stack.push_async_callback(bare.end)
-    for gateway in city.gateways:
-        gateway.process.running = bare.running
+    await city.add_gateways(proxies)
     controller = await city.add_controller()
     journal = Journal(controller.process.log)
     await until(lambda: settled(journal, proxies), "the fleet has the first revision", START_SECONDS)
@@ -313,17 +300,14 @@ def main() -> int:
     parser.add_argument("--changes", type=int, default=5, help="changes, one after the other")
     parser.add_argument("--output", default=str(ROOT / "build" / "bench-kube.json"))
     options = parser.parse_args()
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_file_limit()
     rows = asyncio.run(run(options))
     print(*compare(rows), sep="\n")
     goals = judge(rows)
     for goal, met in goals.items():
         print(f"goal: {goal}: {'met' if met else 'MISSED'}")
-    target = Path(options.output)
-    target.parent.mkdir(parents=True, exist_ok=True)
     report = {"options": vars(options), "rows": [asdict(row) for row in rows], "goals": goals}
-    target.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(options.output, report)
     return 0 if all(goals.values()) else 1
 
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import sys
 import time
 import tracemalloc
-from pathlib import Path
 from typing import Any
 
 import orjson
+from reporting import write_report
 
 from konverge.translate import Settings, Translator, render
 
@@ -237,9 +236,7 @@ def main() -> int:
     options = parser.parse_args()
     rows = [measure(int(size), options.repeat) for size in options.sizes.split(",")]
     good = show(rows)
-    target = Path(options.output)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps({"python": sys.version.split()[0], "met": good, "rows": rows}, indent=2) + "\n")
+    write_report(options.output, {"python": sys.version.split()[0], "met": good, "rows": rows})
     return 0 if good else 1
 
 

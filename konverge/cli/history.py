@@ -9,16 +9,15 @@ import typer
 from rich.table import Table
 
 from konverge.cli.differences import show_differences
+from konverge.cli.opening import open_fleet
 from konverge.cli.options import Context, FleetName, Kubeconfig, Namespace, Output, build_target
 from konverge.cli.output import USAGE, Format, console, print_json, run_async
 from konverge.errors import NotFound
 from konverge.kong.declarative import Difference, compare
-from konverge.kube.client import KubeClient
 from konverge.model.fleet import Fleet
 from konverge.model.revision import RevisionOutcome, RevisionRecord
 from konverge.model.target import Target
 from konverge.operate.drifting import flatten_revision
-from konverge.operate.fleets import load_fleet
 from konverge.operate.revisions import list_records, load_revision
 
 COLOURS = {RevisionOutcome.GOOD: "green", RevisionOutcome.HARMFUL: "red", RevisionOutcome.SUPERSEDED: "dim"}
@@ -63,8 +62,7 @@ def history(
 
 
 async def _read(target: Target) -> tuple[Fleet, list[RevisionRecord]]:
-    async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
-        fleet = await load_fleet(kube, target.fleet, target.namespace)
+    async with open_fleet(target) as (kube, fleet):
         return fleet, await list_records(kube, fleet)
 
 
@@ -118,8 +116,7 @@ def describe_age(created: datetime | None, now: datetime) -> str:
 
 
 async def _compare(target: Target, number: int, other: int | None) -> tuple[int, int, list[Difference]]:
-    async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
-        fleet = await load_fleet(kube, target.fleet, target.namespace)
+    async with open_fleet(target) as (kube, fleet):
         if other is None:
             numbers = [record.number for record in await list_records(kube, fleet)]
             other = next((known for known in numbers if known < number), None)

@@ -13,7 +13,7 @@ import typer
 
 from konverge.cli.differences import show_differences
 from konverge.cli.manifests import dump_yaml, list_objects, read_documents
-from konverge.cli.options import Context, Kubeconfig, Output
+from konverge.cli.options import Context, Kubeconfig, Namespace, Output
 from konverge.cli.output import Format, errors, fail, print_json, run_async
 from konverge.cli.sources import Access, open_source, read_now
 from konverge.errors import DOCS, KonvergeError, NotFound, UsageError
@@ -203,9 +203,7 @@ def diff(
     server_name: Annotated[str, typer.Option("--server-name", help="Name in the Admin API's certificate.")] = "",
     insecure: Annotated[bool, typer.Option("--insecure", help="Do not verify the Admin API's certificate.")] = False,
     fleet: Annotated[str, typer.Option("--fleet", envvar="KONVERGE_FLEET", help="Fleet of revision:N.")] = "",
-    namespace: Annotated[
-        str, typer.Option("--namespace", "-n", envvar="KONVERGE_NAMESPACE", help="Namespace of the fleet.")
-    ] = "default",
+    namespace: Namespace = "default",
     kubeconfig: Kubeconfig = None,
     context: Context = None,
     output: Output = Format.TABLE,

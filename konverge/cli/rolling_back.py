@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from konverge.cli.differences import show_differences
+from konverge.cli.opening import open_fleet
 from konverge.cli.options import Context, FleetName, Kubeconfig, Namespace, Output, build_target
 from konverge.cli.output import USAGE, Format, console, print_json, run_async
 from konverge.cli.running import FlowResult, run_flow
@@ -20,7 +21,6 @@ from konverge.model.condition import ObjectRef
 from konverge.model.fleet import Fleet
 from konverge.model.target import Target
 from konverge.operate.events import Recorder
-from konverge.operate.fleets import load_fleet
 from konverge.operate.orchestrator import ensure_server
 from konverge.operate.rolling_back import RollbackPlan, number_in_force, pin_revision, plan_rollback
 from konverge.operate.syncing import refuse_paused
@@ -102,8 +102,7 @@ async def _refuse_silence() -> None:
 
 
 async def _plan(target: Target, to: int | None, *, force: bool) -> RollbackPlan:
-    async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
-        fleet = await load_fleet(kube, target.fleet, target.namespace)
+    async with open_fleet(target) as (kube, fleet):
         refuse_paused(fleet)
         return await plan_rollback(kube, fleet, to, force=force)
 
@@ -111,8 +110,7 @@ async def _plan(target: Target, to: int | None, *, force: bool) -> RollbackPlan:
 async def _roll_back(target: Target, plan: RollbackPlan) -> FlowResult:
     number, server = plan.target.number, await ensure_server()  # before anything is changed
     author = f"konverge rollback to {number} by {read_user()}"
-    async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
-        fleet = await load_fleet(kube, target.fleet, target.namespace)
+    async with open_fleet(target) as (kube, fleet):
         await pin_revision(kube, fleet, number)
         await _tell(
             kube, fleet, "RevisionRolledBack", f"revision {plan.present} -> {number}, pinned by {read_user()}"
@@ -135,18 +133,16 @@ def _release(target: Target, output: Format, *, dry_run: bool, yes: bool) -> Non
 
 
 async def _read_pin(target: Target) -> int:
-    async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
-        fleet = await load_fleet(kube, target.fleet, target.namespace)
+    async with open_fleet(target) as (_, fleet):
         refuse_paused(fleet)
         return fleet.spec.pinned_revision
 
 
 async def _follow_sources(target: Target) -> FlowResult:
     server = await ensure_server()
-    async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
-        fleet = await load_fleet(kube, target.fleet, target.namespace)
+    async with open_fleet(target) as (kube, fleet):
         number = number_in_force(fleet)
-        fleet = await pin_revision(kube, fleet, 0)
+        await pin_revision(kube, fleet, 0)
         await _tell(kube, fleet, "RevisionReleased", f"revision {number} is no longer pinned; by {read_user()}")
     return await run_flow("config-sync", {"target": target.to_json(), "author": read_user()}, server=server)
 

@@ -10,12 +10,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from konverge.cli.opening import open_fleet
 from konverge.cli.options import Context, FleetName, Kubeconfig, Namespace, Output, build_target
 from konverge.cli.output import Format, console, fail, print_json, run_async
 from konverge.errors import KonvergeError, UsageError
-from konverge.kube.client import KubeClient
 from konverge.model.target import Target
-from konverge.operate.fleets import load_fleet
 from konverge.operate.sealing import KeptView, list_kept, migrate_store, rewrap_keys
 from konverge.pki.sealing.keyring import generate_key, parse_keys
 
@@ -104,18 +103,17 @@ def generate(
 
 
 async def _list(target: Target) -> list[KeptView]:
-    async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
-        return await list_kept(kube, await load_fleet(kube, target.fleet, target.namespace))
+    async with open_fleet(target) as (kube, fleet):
+        return await list_kept(kube, fleet)
 
 
 async def _rewrap(target: Target) -> list[str]:
-    async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
-        return await rewrap_keys(kube, await load_fleet(kube, target.fleet, target.namespace))
+    async with open_fleet(target) as (kube, fleet):
+        return await rewrap_keys(kube, fleet)
 
 
 async def _migrate(target: Target, to: Store) -> list[KeptView]:
-    async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
-        fleet = await load_fleet(kube, target.fleet, target.namespace)
+    async with open_fleet(target) as (kube, fleet):
         return await migrate_store(kube, fleet, "sealed" if to is Store.SEALED else "secret")
 
 

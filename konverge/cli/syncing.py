@@ -9,12 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from konverge.cli.differences import show_differences
+from konverge.cli.opening import open_fleet
 from konverge.cli.options import Context, FleetName, Kubeconfig, Namespace, Output, build_target
 from konverge.cli.output import USAGE, Format, console, errors, print_json, run_async
 from konverge.cli.running import FlowResult, run_flow
-from konverge.kube.client import KubeClient
 from konverge.model.target import Target
-from konverge.operate.fleets import load_fleet
 from konverge.operate.planning import SyncPlan, plan_sync
 from konverge.operate.revisions import load_revision
 
@@ -75,8 +74,7 @@ def name_author() -> str:
 
 
 async def _run(target: Target, parameters: dict[str, Any]) -> FlowResult:
-    async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
-        fleet = await load_fleet(kube, target.fleet, target.namespace)
+    async with open_fleet(target) as (kube, fleet):
         if parameters["revision"] is not None:
             await load_revision(kube, fleet, parameters["revision"])
     return await run_flow("config-sync", parameters, on_start=_show_start, on_progress=_show_progress)
@@ -91,8 +89,7 @@ def _show_progress(told: dict[str, Any]) -> None:
 
 
 async def _plan(target: Target, revision: int | None) -> SyncPlan:
-    async with await KubeClient.connect(target.kubeconfig, target.context) as kube:
-        fleet = await load_fleet(kube, target.fleet, target.namespace)
+    async with open_fleet(target) as (kube, fleet):
         return await plan_sync(kube, fleet, revision)
 
 

@@ -10,7 +10,7 @@ import base64
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import orjson
 
@@ -73,11 +73,95 @@ class ObjectApi(Protocol):
         """Send one request and return the body of a 2xx answer; raises konverge.errors otherwise."""
 
 
-class SecretStore(KeyStore):
-    """Keeps each name as a Secret of one namespace, labelled, and owned by ``owner`` where that is given.
+class ObjectStore(KeyStore):
+    """Keeps each name as one object of a namespace, labelled, and owned by ``owner`` where that is given.
 
-    ``owner`` is an ownerReference: with it the Secrets go when the fleet goes.
+    ``owner`` is an ownerReference: with it the objects go when the fleet goes. What a kind keeps the files in is
+    its own matter.
     """
+
+    api_version: ClassVar[str]
+    kind: ClassVar[str]
+    root: ClassVar[str]
+    """Where the API serves its group and version."""
+    plural: ClassVar[str]
+
+    def __init__(
+        self, api: ObjectApi, namespace: str, labels: Mapping[str, str], owner: Mapping[str, Any] | None
+    ) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._labels = {"app.kubernetes.io/managed-by": "konverge", **labels}
+        self._owner = owner
+
+    def locate(self, name: str) -> str:
+        """Return the object as people name it."""
+        return f"{self.kind} {self._namespace}/{name}"
+
+    async def exists(self, name: str) -> bool:
+        """Tell whether there is an object of that name."""
+        return await self.read(name) is not None
+
+    async def read(self, name: str) -> dict[str, Any] | None:
+        """Return the object as it is stored; None where there is none or the kind is not served."""
+        try:
+            body = await self._api.request("GET", self._path(name))
+        except NotFound:
+            return None
+        document: dict[str, Any] = orjson.loads(body)
+        return document
+
+    async def delete(self, name: str, *, version: str = "") -> None:
+        """Delete an object, at ``version`` only where that is given; it is no error where it is gone."""
+        body = {"preconditions": {"resourceVersion": version}} if version else None
+        try:
+            await self._api.request("DELETE", self._path(name), body=body)
+        except NotFound:
+            return
+
+    async def _create(
+        self, name: str, content: Mapping[str, Any], annotations: Mapping[str, str] | None
+    ) -> dict[str, Any]:
+        metadata: dict[str, Any] = {"name": name, "namespace": self._namespace, "labels": dict(self._labels)}
+        if annotations:
+            metadata["annotations"] = dict(annotations)
+        if self._owner:
+            metadata["ownerReferences"] = [dict(self._owner)]
+        head = {"apiVersion": self.api_version, "kind": self.kind, "metadata": metadata}
+        return await self._send("POST", self._path(), {**head, **content})
+
+    async def _replace(
+        self, name: str, version: str, content: Mapping[str, Any], annotations: Mapping[str, str] | None
+    ) -> dict[str, Any]:
+        """Replace the content of an object that is at ``version``; annotations are added to those it has."""
+        current = await self.read(name)
+        if current is None:
+            raise Conflict(f"{self.locate(name)} is gone", reason="Conflict")
+        metadata = current["metadata"]
+        merged = {**(metadata.get("annotations") or {}), **(annotations or {})}
+        metadata = {**metadata, "resourceVersion": version, "annotations": merged}
+        return await self._send("PUT", self._path(name), {**current, "metadata": metadata, **content})
+
+    async def _send(self, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = await self._api.request(method, path, query={"fieldManager": FIELD_MANAGER}, body=body)
+        document: dict[str, Any] = orjson.loads(answer)
+        return document
+
+    def _describe(self, body: Mapping[str, Any], files: Mapping[str, bytes]) -> StoredFiles:
+        """Return the files that were found in an object, with its version."""
+        metadata = body["metadata"]
+        name, version = str(metadata["name"]), str(metadata.get("resourceVersion", ""))
+        return StoredFiles(name, version, files, metadata.get("annotations") or {}, self.locate(name))
+
+    def _path(self, name: str = "") -> str:
+        return f"{self.root}/namespaces/{self._namespace}/{self.plural}" + (f"/{name}" if name else "")
+
+
+class SecretStore(ObjectStore):
+    """Keeps each name as a Secret."""
+
+    api_version, kind = "v1", "Secret"
+    root, plural = "/api/v1", "secrets"
 
     def __init__(
         self,
@@ -87,22 +171,11 @@ class SecretStore(KeyStore):
         labels: Mapping[str, str] | None = None,
         owner: Mapping[str, Any] | None = None,
     ) -> None:
-        self._api = api
-        self._namespace = namespace
-        self._labels = {"app.kubernetes.io/managed-by": "konverge", **(labels or {})}
-        self._owner = owner
-
-    def locate(self, name: str) -> str:
-        """Return the Secret as people name it."""
-        return f"Secret {self._namespace}/{name}"
-
-    async def exists(self, name: str) -> bool:
-        """Tell whether there is a Secret of that name."""
-        return await self._read(name) is not None
+        super().__init__(api, namespace, labels or {}, owner)
 
     async def load(self, name: str) -> StoredFiles | None:
         """Return the files of a Secret, or None where there is none."""
-        secret = await self._read(name)
+        secret = await self.read(name)
         return self._decode(secret) if secret is not None else None
 
     async def store(
@@ -115,60 +188,11 @@ class SecretStore(KeyStore):
     ) -> StoredFiles:
         """Create or replace a Secret."""
         data = {key: base64.b64encode(value).decode("ascii") for key, value in files.items()}
-        if not version:
-            secret = self._new(name, data, annotations or {})
-            return self._decode(await self._send("POST", self._path(), secret))
-        current = await self._read(name)
-        if current is None:
-            raise Conflict(f"{self.locate(name)} is gone", reason="Conflict")
-        metadata = current["metadata"]
-        merged = {**(metadata.get("annotations") or {}), **(annotations or {})}
-        metadata = {**metadata, "resourceVersion": version, "annotations": merged}
-        return self._decode(
-            await self._send("PUT", self._path(name), {**current, "metadata": metadata, "data": data})
-        )
-
-    async def delete(self, name: str, *, version: str = "") -> None:
-        """Delete a Secret."""
-        await delete_object(self._api, self._path(name), version)
-
-    async def _read(self, name: str) -> dict[str, Any] | None:
-        try:
-            body = await self._api.request("GET", self._path(name))
-        except NotFound:
-            return None
-        secret: dict[str, Any] = orjson.loads(body)
-        return secret
-
-    async def _send(self, method: str, path: str, secret: dict[str, Any]) -> dict[str, Any]:
-        body = await self._api.request(method, path, query={"fieldManager": FIELD_MANAGER}, body=secret)
-        answer: dict[str, Any] = orjson.loads(body)
-        return answer
-
-    def _new(self, name: str, data: Mapping[str, str], annotations: Mapping[str, str]) -> dict[str, Any]:
-        metadata: dict[str, Any] = {"name": name, "namespace": self._namespace, "labels": dict(self._labels)}
-        if annotations:
-            metadata["annotations"] = dict(annotations)
-        if self._owner:
-            metadata["ownerReferences"] = [dict(self._owner)]
-        kind = TLS_TYPE if CERTIFICATE_FILE in data and KEY_FILE in data else "Opaque"
-        return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": kind, "data": dict(data)}
-
-    def _path(self, name: str = "") -> str:
-        return f"/api/v1/namespaces/{self._namespace}/secrets" + (f"/{name}" if name else "")
+        if version:
+            return self._decode(await self._replace(name, version, {"data": data}, annotations))
+        form = TLS_TYPE if CERTIFICATE_FILE in data and KEY_FILE in data else "Opaque"
+        return self._decode(await self._create(name, {"type": form, "data": data}, annotations))
 
     def _decode(self, secret: Mapping[str, Any]) -> StoredFiles:
-        metadata = secret["metadata"]
-        name = str(metadata["name"])
         files = {key: base64.b64decode(value) for key, value in (secret.get("data") or {}).items()}
-        version = str(metadata.get("resourceVersion", ""))
-        return StoredFiles(name, version, files, metadata.get("annotations") or {}, self.locate(name))
-
-
-async def delete_object(api: ObjectApi, path: str, version: str = "") -> None:
-    """Delete an object, at ``version`` only where that is given; it is no error where it is gone."""
-    body = {"preconditions": {"resourceVersion": version}} if version else None
-    try:
-        await api.request("DELETE", path, body=body)
-    except NotFound:
-        return
+        return self._describe(secret, files)

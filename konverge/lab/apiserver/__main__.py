@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import gc
 import os
-import signal
 import sys
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -18,6 +17,7 @@ import orjson
 
 from konverge.lab.apiserver import ApiServer, Settings
 from konverge.lab.apiserver.state import LOOPBACK
+from konverge.lab.ending import catch_signals
 from konverge.lab.pod import die_with_parent
 
 
@@ -55,10 +55,7 @@ def parse_arguments(arguments: list[str]) -> Settings:
 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = catch_signals()
     async with ApiServer(settings) as server:
         gc.freeze()
         ready = {"ready": True, "url": server.url, "kubeconfig": str(server.kubeconfig), "pid": os.getpid()}

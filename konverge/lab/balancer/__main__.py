@@ -7,8 +7,6 @@ import asyncio
 import json
 import logging
 import os
-import resource
-import signal
 import sys
 from pathlib import Path
 
@@ -17,7 +15,8 @@ from konverge.kube.client import KubeClient, wait_until_reachable
 from konverge.lab.balancer.balancing import Balancer
 from konverge.lab.balancer.serving import serving
 from konverge.lab.balancer.settings import SYNC_SECONDS, BalancerSettings
-from konverge.lab.pod import die_with_parent
+from konverge.lab.ending import catch_signals
+from konverge.lab.pod import die_with_parent, raise_file_limit
 
 API_SECONDS = 30.0
 """How long the API server may take to answer for the first time."""
@@ -25,9 +24,7 @@ API_SECONDS = 30.0
 
 async def serve(kubeconfig: Path, settings: BalancerSettings) -> None:
     """Run until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = catch_signals()
     async with await KubeClient.connect(kubeconfig) as client:
         await wait_until_reachable(client, API_SECONDS)
         balancer = Balancer(client, settings)
@@ -51,12 +48,6 @@ def parse_arguments(words: list[str] | None = None) -> tuple[Path, BalancerSetti
     host, _, port = (found.http or f"{found.node_address}:10249").rpartition(":")
     settings = BalancerSettings(found.node_address, found.sync_delay, found.choice, host, int(port))
     return found.kubeconfig, settings, found.log_level
-
-
-def raise_file_limit() -> None:
-    """Allow as many open sockets as the system lets us have."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def main() -> int:

@@ -7,7 +7,6 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from konverge.lab.controllers.endpointslices import EndpointSlices
 from konverge.lab.controllers.loadbalancers import LoadBalancers
 from konverge.lab.controllers.reconciling import Controller, World, running
 from konverge.lab.controllers.replicasets import ReplicaSets
+from konverge.lab.ending import catch_signals
 from konverge.lab.pod import die_with_parent
 
 API_SECONDS = 30.0
@@ -37,9 +37,7 @@ def build_controllers(world: World, *, load_balancer_cidr: str, only_load_balanc
 
 async def serve(arguments: argparse.Namespace) -> None:
     """Run until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = catch_signals()
     async with await KubeClient.connect(arguments.kubeconfig) as client:
         await wait_until_reachable(client, API_SECONDS)
         world = World(client)

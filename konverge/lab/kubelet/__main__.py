@@ -7,11 +7,11 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 
 from konverge.errors import KonvergeError, UsageError
+from konverge.lab.ending import catch_signals
 from konverge.lab.kubelet.agent import Kubelet
 from konverge.lab.kubelet.settings import DELAYS, Delays, KubeletSettings
 from konverge.lab.pod import die_with_parent
@@ -57,10 +57,7 @@ def parse_arguments(arguments: list[str]) -> KubeletSettings:
 
 async def run(settings: KubeletSettings) -> None:
     """Run a kubelet until a signal; prints one JSON line when it is ready."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = catch_signals()
     async with Kubelet(settings) as kubelet:
         ready = {"ready": True, "address": settings.address, "port": kubelet.port, "nodes": settings.nodes}
         print(json.dumps(ready), flush=True)  # noqa: T201 - the ready line is this program's interface

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import stat
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +15,7 @@ import orjson
 from pydantic import BaseModel
 
 from konverge.errors import UsageError
+from konverge.lab.ending import catch_signals
 from konverge.lab.load.generator import LoadGenerator
 from konverge.lab.load.plan import LoadPlan
 from konverge.lab.load.report import LoadReport
@@ -39,10 +39,7 @@ async def run_plan(
     announce: Announce = announce_line,
 ) -> LoadReport:
     """Run until ``stop`` is read, ``duration`` seconds have passed, or SIGINT or SIGTERM arrives."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    stop = catch_signals()
     generator = LoadGenerator(plan)
     listener: asyncio.Task[None] | None = None
     async with open_control(control) as lines:

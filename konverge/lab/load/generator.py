@@ -7,8 +7,6 @@ A stall therefore shows as the latency of every request that was due meanwhile, 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import resource
 from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +22,7 @@ from konverge.lab.load.requests import find_endpoint, spread
 from konverge.lab.load.senders import Sender
 from konverge.lab.load.streams import hold_stream
 from konverge.lab.load.websockets import hold_websocket
+from konverge.lab.pod import raise_file_limit
 
 RECONNECT_PAUSE = 0.2
 """Seconds between a session that did not last and the next one of its place."""
@@ -243,11 +242,3 @@ async def _cancel(tasks: set[asyncio.Task[None]] | list[asyncio.Task[None]]) -> 
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-
-
-def raise_file_limit() -> None:
-    """Allow as many open files as the system lets this process have: every connection is one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 
 from konverge.errors import KonvergeError
+from konverge.lab.ending import catch_signals
 from konverge.lab.pod import PodEnvironment, die_with_parent
 from konverge.lab.sidecar.access import connect
 from konverge.lab.sidecar.running import run_controller
@@ -33,10 +33,7 @@ def main() -> int:
 
 
 async def _run(settings: SidecarSettings, pod: PodEnvironment) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = catch_signals()
     async with await connect(pod) as kube:
         await run_controller(kube, settings, pod, stop)
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -23,21 +21,15 @@ from konverge.kube.client import KubeClient
 from konverge.model.fleet import Fleet, FleetSpec
 from konverge.model.proxy import Phase, Proxy, ProxyStatus
 from konverge.operate.fleets import apply_fleet, write_instance
+from tests.serving import serve_api
 
 pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    directory = tmp_path_factory.mktemp("api")
-    command = [sys.executable, "-m", "konverge.lab.apiserver", "--listen", "127.0.0.1:0", "--dir", str(directory)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield str(json.loads(process.stdout.readline())["kubeconfig"])
-        finally:
-            process.terminate()
-            process.wait(10)
+    with serve_api(tmp_path_factory.mktemp("api")) as server:
+        yield str(server.kubeconfig)
 
 
 @pytest.fixture

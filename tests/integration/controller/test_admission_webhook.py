@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import socket
 import ssl
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +21,7 @@ from konverge.errors import Invalid, KonvergeError, Unavailable, UsageError
 from konverge.kube.client import KubeClient
 from konverge.kube.resources import CONFIG_REVISIONS, PROXY_FLEETS, Object, Resource
 from konverge.pki.authority import Authority, LeafRequest
+from tests.serving import serve_api
 from tests.unit.operate.fake_kube import FakeKube
 
 pytestmark = pytest.mark.lab
@@ -38,15 +36,8 @@ HOOKS = Resource(
 
 @pytest.fixture(scope="module")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    directory = tmp_path_factory.mktemp("api")
-    command = [sys.executable, "-m", "konverge.lab.apiserver", "--listen", "127.0.0.1:0", "--dir", str(directory)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield str(json.loads(process.stdout.readline())["kubeconfig"])
-        finally:
-            process.terminate()
-            process.wait(10)
+    with serve_api(tmp_path_factory.mktemp("api")) as server:
+        yield str(server.kubeconfig)
 
 
 @pytest.fixture

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -97,6 +99,37 @@ async def test_runs_are_asked_for_once_and_followed_to_their_end(api: httpx.Asyn
     assert ended.state == "COMPLETED"
     await send(api, "DELETE", f"/flow_runs/{batch.id}")
     assert (await delegate.look(batch)).ended, "a run that somebody deleted does not hold the fleet up"
+
+
+async def test_a_run_whose_process_is_gone_is_ended_and_its_signs_of_life_are_found(api: httpx.AsyncClient) -> None:
+    delegate = Patient({"PREFECT_API_URL": str(api.base_url), "KONVERGE_DEPLOYMENT": "fleet"})
+    await deploy(api, SYNC)
+    run = await delegate.sync(FLEET, Revision(20, b"{}"))
+    for name in ("Pending", "Running"):
+        state = {"state": {"type": name.upper(), "name": name}}
+        await send(api, "POST", f"/flow_runs/{run.id}/set_state", state)
+    assert (await delegate.look(run)).name == "Running"
+    async with asyncio.timeout(60):
+        while not (seen := await delegate.find_event(run)):  # noqa: ASYNC110 - the server stores events later
+            await asyncio.sleep(0.2)
+    beat = {
+        "event": "prefect.flow-run.heartbeat",
+        "occurred": datetime.now(UTC).isoformat(),
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{run.id}"},
+        "payload": {},
+        "id": str(uuid4()),
+    }
+    await send(api, "POST", "/events", [beat])
+    async with asyncio.timeout(60):
+        while await delegate.find_event(run) == seen:  # noqa: ASYNC110 - the server stores events later
+            await asyncio.sleep(0.2)
+    await delegate.end(run, "its process is gone")
+    ended = await delegate.look(run)
+    assert (ended.ended, ended.state) == (True, "CRASHED")
+    assert (await read(api, run.id))["state"]["message"] == "its process is gone"
+    assert (await delegate.sync(FLEET, Revision(20, b"{}"))).ended, "the same attempt is the same run, also then"
+    unstored = await delegate.sync(FLEET, Revision(0, b"{}"))
+    assert "revision" not in (await read(api, unstored.id))["parameters"], "the run renders the sources"
 
 
 async def test_a_server_that_is_not_there_is_told() -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +24,7 @@ from konverge.model.revision import Revision
 from konverge.operate.fleets import apply_fleet
 from konverge.operate.revisions import store_revision
 from konverge.translate import for_cluster, render
+from tests.serving import serve_api
 
 pytestmark = pytest.mark.lab
 
@@ -35,17 +33,9 @@ OBJECTS = [service(), slice_of("svc", "10.0.0.1", addressType="IPv4"), ingress("
 
 @pytest.fixture(scope="module")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    directory = tmp_path_factory.mktemp("apiserver")
-    command = [sys.executable, "-m", "konverge.lab.apiserver", "--listen", "127.0.0.1:0", "--dir", str(directory)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            found = Path(json.loads(process.stdout.readline())["kubeconfig"])
-            asyncio.run(furnish(found))
-            yield found
-        finally:
-            process.terminate()
-            process.wait(10)
+    with serve_api(tmp_path_factory.mktemp("apiserver")) as server:
+        asyncio.run(furnish(server.kubeconfig))
+        yield server.kubeconfig
 
 
 async def furnish(kubeconfig: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -150,9 +150,13 @@ def _binary(tree: Tree, scope: Scope) -> Any:
 
 
 def _logic(tree: Tree, scope: Scope, *, decisive: bool) -> bool:
-    """Either side may decide, even where the other one fails."""
+    return _decide(((tree[2], scope), (tree[3], scope)), decisive=decisive)
+
+
+def _decide(parts: Iterable[tuple[Tree, Scope]], *, decisive: bool) -> bool:
+    """Any part may decide, even where others fail."""
     failure: CelError | None = None
-    for part in (tree[2], tree[3]):
+    for part, scope in parts:
         try:
             if _truth(_evaluate(part, scope)) is decisive:
                 return decisive
@@ -231,21 +235,7 @@ def _comprehend(name: str, value: Any, arguments: list[Tree], scope: Scope) -> A
         return [inner[variable] for inner in scopes if _truth(_evaluate(arguments[1], inner))]
     if name in ("exists_one", "existsOne"):
         return sum(_truth(_evaluate(arguments[1], inner)) for inner in scopes) == 1
-    return _quantify(name, arguments[1], scopes)
-
-
-def _quantify(name: str, test: Tree, scopes: list[dict[str, Any]]) -> bool:
-    decisive = name == "exists"
-    failure: CelError | None = None
-    for inner in scopes:
-        try:
-            if _truth(_evaluate(test, inner)) is decisive:
-                return decisive
-        except CelError as error:
-            failure = failure or error
-    if failure is not None:
-        raise failure
-    return not decisive
+    return _decide(((arguments[1], inner) for inner in scopes), decisive=name == "exists")
 
 
 EVALUATORS: dict[str, Callable[[Tree, Scope], Any]] = {

@@ -38,6 +38,12 @@ class BodyTooLarge(Exception):
     """The body is over the limit of the listener."""
 
 
+async def _take_piece(stream: ByteStream, most: int) -> bytes:
+    if not stream.buffer and not await stream.wait_data():
+        raise StreamClosed("the peer closed in the middle of a body")
+    return stream.take(min(most, CHUNK))
+
+
 class LengthBody(Body):
     """A body with Content-Length."""
 
@@ -51,9 +57,7 @@ class LengthBody(Body):
     async def read(self) -> bytes:
         if self.ended:
             return b""
-        if not self._stream.buffer and not await self._stream.wait_data():
-            raise StreamClosed("the peer closed in the middle of a body")
-        piece = self._stream.take(min(self._left, CHUNK))
+        piece = await _take_piece(self._stream, self._left)
         self._left -= len(piece)
         self.ended = self._left == 0
         return piece
@@ -97,9 +101,7 @@ class ChunkedBody(Body):
             await self._next_chunk()
         if self.ended:
             return b""
-        if not self._stream.buffer and not await self._stream.wait_data():
-            raise StreamClosed("the peer closed in the middle of a body")
-        piece = self._stream.take(min(self._left, CHUNK))
+        piece = await _take_piece(self._stream, self._left)
         self._left -= len(piece)
         return piece
 

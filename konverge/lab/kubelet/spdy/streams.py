@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from konverge.lab.kubelet.spdy.frames import DATA_CHUNK, INITIAL_WINDOW
+from konverge.lab.kubelet.streaming.inbox import Inbox
 
 if TYPE_CHECKING:
     from konverge.lab.kubelet.spdy.session import Session
@@ -23,10 +23,8 @@ class SpdyStream:
         self.number = number
         self.headers = headers
         self._session = session
-        self._received: deque[bytes] = deque()
-        self._arrived = asyncio.Event()
+        self._inbox = Inbox()
         self._allowed = asyncio.Event()
-        self._ended = False
         self._finished = False
         self.broken = False
         self.window = INITIAL_WINDOW
@@ -34,13 +32,9 @@ class SpdyStream:
 
     async def read(self) -> bytes:
         """Return the next bytes, or b"" when the peer has finished its half."""
-        while not self._received:
-            if self._ended:
-                return b""
-            self._arrived.clear()
-            await self._arrived.wait()
-        data = self._received.popleft()
-        self._session.acknowledge(self, len(data))
+        data = await self._inbox.take()
+        if data:
+            self._session.acknowledge(self, len(data))
         return data
 
     async def write(self, data: bytes) -> None:
@@ -67,18 +61,16 @@ class SpdyStream:
     @property
     def done(self) -> bool:
         """Whether both halves are closed."""
-        return self.broken or (self._ended and self._finished)
+        return self.broken or (self._inbox.ended and self._finished)
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the session."""
-        if data and not self._ended:
-            self._received.append(data)
-            self._arrived.set()
+        if data and not self._inbox.ended:
+            self._inbox.put(data)
 
     def receive_end(self) -> None:
         """Note that the peer closed its half."""
-        self._ended = True
-        self._arrived.set()
+        self._inbox.end()
 
     def break_off(self) -> None:
         """Note that the stream was reset or that the session ended."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections import deque
 from collections.abc import Iterable
 
 from aiohttp import WSMsgType, web
+
+from konverge.lab.kubelet.streaming.inbox import Inbox
 
 CLOSE_SIGNAL = 255
 EXEC_PROTOCOLS = (
@@ -34,18 +35,11 @@ class Channel:
     def __init__(self, connection: ChannelConnection, number: int) -> None:
         self._connection = connection
         self._number = number
-        self._received: deque[bytes] = deque()
-        self._arrived = asyncio.Event()
-        self._ended = False
+        self._inbox = Inbox()
 
     async def read(self) -> bytes:
         """Return the next bytes, b"" at the end."""
-        while not self._received:
-            if self._ended:
-                return b""
-            self._arrived.clear()
-            await self._arrived.wait()
-        data = self._received.popleft()
+        data = await self._inbox.take()
         self._connection.consume(len(data))
         return data
 
@@ -58,13 +52,11 @@ class Channel:
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the connection."""
-        self._received.append(data)
-        self._arrived.set()
+        self._inbox.put(data)
 
     def end(self) -> None:
         """Note that the client sends no more."""
-        self._ended = True
-        self._arrived.set()
+        self._inbox.end()
 
 
 class ChannelConnection:
