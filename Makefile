@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 KEEP   ?= 0
 ENGINE ?= docker
 
-.PHONY: help venv demo test test-long test-kube check format bench bench-% lab kube-assets helm image docs e2e crds lock clean
+.PHONY: help venv demo test test-long test-kube kube-cert-manager check format bench bench-% lab kube-assets helm image docs e2e crds lock clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z0-9%-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ test-kube: venv  ## Conformance and integration tests on a real kube-apiserver
 
 kube-assets: venv  ## etcd, kube-apiserver and kube-controller-manager into a cache outside the repository
 	$(BIN)/python tools/kube_assets.py
+
+kube-cert-manager: venv  ## cert-manager's own controllers into the same cache, for the tests of that issuer
+	$(BIN)/python tools/kube_assets.py --cert-manager
 
 check: venv  ## Lint, types, import contracts, generated files
 	$(BIN)/ruff format --check .

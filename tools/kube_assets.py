@@ -2,7 +2,7 @@
 
 What the directory in KUBEBUILDER_ASSETS has is used as it is. The rest comes from envtest's bundles where they
 can be downloaded, else it is built by the Go toolchain from the published modules. The stamp of the cache is
-written last, so an interrupted build never looks complete.
+written last, so an interrupted build never looks complete. cert-manager is built where --cert-manager asks for it.
 
 Exit codes: 0 complete, 3 something is missing (the text or JSON says what, and why it could not be had).
 """
@@ -20,7 +20,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from kube_building import MODULE, BuildError, build_programs, fetch_envtest, write_module
+from kube_building import (
+    CERT_MANAGER,
+    MODULE,
+    BuildError,
+    build_cert_manager,
+    build_programs,
+    fetch_envtest,
+    locate_cert_manager,
+    read_cert_manager_version,
+    write_module,
+)
 
 from konverge.lab.realplane.assets import (
     CACHE_VARIABLE,
@@ -52,8 +62,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.check:
         ways = [options.way] if options.way else list(WAYS)
         failures = fill_cache(options.version, ways)
-    assets = look_up_assets(options.version)
-    report = describe(assets, options.version, failures)
+        if options.cert_manager:
+            failures |= fill_cert_manager()
+    report = describe(look_up_assets(options.version), options.version, failures)
+    if options.cert_manager:
+        report = with_cert_manager(report, failures)
     print(json.dumps(report, indent=2) if options.output == "json" else render(report))
     return 0 if report["complete"] else EXIT_MISSING
 
@@ -73,6 +86,23 @@ def fill_cache(version: str, ways: Sequence[str]) -> dict[str, str]:
             except BuildError as error:
                 failures[way] = str(error)
     return failures
+
+
+def fill_cert_manager() -> dict[str, str]:
+    """Build cert-manager where this version of it is not there; return why it failed. It gets its name complete."""
+    target = locate_cert_manager()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(target.parent), _workspace(target.parent) as workspace:
+        if target.is_dir():
+            return {}
+        made = workspace / target.name
+        made.mkdir()
+        try:
+            build_cert_manager(made)
+        except BuildError as error:
+            return {CERT_MANAGER: str(error)}
+        made.rename(target)
+    return {}
 
 
 def publish(cache: Path, version: str, way: str, programs: dict[str, Path]) -> None:
@@ -130,6 +160,22 @@ def describe(assets: Assets, version: str, failures: dict[str, str]) -> dict[str
     }
 
 
+def with_cert_manager(report: dict[str, object], failures: dict[str, str]) -> dict[str, object]:
+    """Return the report with what there is of cert-manager, which has to be there to be complete."""
+    place = locate_cert_manager()
+    if place.is_dir():
+        entry = {"path": str(place / CERT_MANAGER), "version": read_cert_manager_version()}
+        return {**report, "programs": {**_table(report, "programs"), CERT_MANAGER: entry}}
+    why = [f"{CERT_MANAGER}: {failures[CERT_MANAGER]}"] if CERT_MANAGER in failures else []
+    return {
+        **report,
+        "complete": False,
+        "missing": [*_listed(report, "missing"), CERT_MANAGER],
+        "problems": [*_listed(report, "problems"), *why],
+        "hint": report["hint"] or "Run `python tools/kube_assets.py --cert-manager` (needs Go 1.26).",
+    }
+
+
 def _advise(wanted: Sequence[str]) -> str:
     if not wanted:
         return ""
@@ -142,8 +188,7 @@ def _advise(wanted: Sequence[str]) -> str:
 
 def render(report: dict[str, object]) -> str:
     """Return the report as text for people."""
-    programs = report["programs"]
-    assert isinstance(programs, dict)
+    programs = _table(report, "programs")
     lines = [f"{name:<24} {entry['version']:<9} {entry['path']}" for name, entry in programs.items()]
     lines += [f"{name:<24} missing" for name in _listed(report, "missing")]
     lines += [f"problem: {problem}" for problem in _listed(report, "problems")]
@@ -158,11 +203,18 @@ def _listed(report: dict[str, object], key: str) -> list[str]:
     return value
 
 
+def _table(report: dict[str, object], key: str) -> dict[str, dict[str, str]]:
+    value = report[key]
+    assert isinstance(value, dict)
+    return value
+
+
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="only report, fetch and build nothing")
     parser.add_argument("--version", default=KUBERNETES_VERSION, help="Kubernetes version (default %(default)s)")
     parser.add_argument("--way", choices=list(WAYS), help="only this way (default: envtest, then go)")
+    parser.add_argument("--cert-manager", action="store_true", help="cert-manager's controller and CRDs as well")
     parser.add_argument("--write-module", action="store_true", help="renew tools/kube/go.mod for --version")
     parser.add_argument("-o", "--output", choices=["text", "json"], default="text")
     return parser.parse_args(arguments)

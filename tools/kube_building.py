@@ -1,11 +1,12 @@
 """Ways to get the programs of a real control plane: envtest's bundles, else the Go toolchain.
 
 Both use published things only: setup-envtest downloads what controller-tools released; the Go toolchain fetches
-the modules of Kubernetes and etcd from the module proxy. Nothing is vendored.
+the modules of Kubernetes, etcd and cert-manager from the module proxy. Nothing is vendored.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from konverge.lab.realplane.assets import API_SERVER, CONTROLLERS, ETCD, KUBERNETES_VERSION
+from konverge.lab.realplane.assets import API_SERVER, CONTROLLERS, ETCD, KUBERNETES_VERSION, locate_cache
 
 MODULE = Path(__file__).parent / "kube"
 """The committed go.mod and go.sum, for KUBERNETES_VERSION."""
@@ -25,6 +26,12 @@ PACKAGES = {
     API_SERVER: "k8s.io/kubernetes/cmd/kube-apiserver",
     CONTROLLERS: "k8s.io/kubernetes/cmd/kube-controller-manager",
 }
+CERT_MANAGER_MODULE = Path(__file__).parent / "kube_certmanager"
+"""A main of our own over the published packages of cert-manager: its own program is not installable by itself."""
+CERT_MANAGER = "cert-manager-controller"
+CERT_MANAGER_CRDS = "crds.yaml"
+GENTLY = ("nice", "-n", "19")
+CERT_MANAGER_PATH = "github.com/cert-manager/cert-manager"
 SETUP_ENVTEST = "sigs.k8s.io/controller-runtime/tools/setup-envtest@latest"
 ENVTEST_TIMEOUT = 300.0
 """Seconds for a download of about 100 MB."""
@@ -113,6 +120,43 @@ def _link_flags(module: Path, version: str) -> str:
     return " ".join(["-s", "-w", *settings])
 
 
+def locate_cert_manager() -> Path:
+    """Return the directory of cert-manager in the cache, whether it exists or not; another source, another name."""
+    sources = (CERT_MANAGER_MODULE / name for name in ("go.mod", "go.sum", "main.go"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    return locate_cache() / f"cert-manager-{read_cert_manager_version()}-{digest[:12]}"
+
+
+def read_cert_manager_version() -> str:
+    """Return the version of cert-manager that is built, such as v1.21.2."""
+    found = re.search(rf"{CERT_MANAGER_PATH} (v\S+)", (CERT_MANAGER_MODULE / "go.mod").read_text())
+    if found is None:
+        raise BuildError(f"{CERT_MANAGER_MODULE / 'go.mod'} does not name {CERT_MANAGER_PATH}")
+    return found[1]
+
+
+def build_cert_manager(target: Path) -> None:
+    """Compile cert-manager's controller into ``target``, with its CRDs beside it.
+
+    One package at a time and at the lowest priority: ten minutes on two busy cores.
+    """
+    if not shutil.which("go"):
+        raise BuildError("the Go toolchain (go) is not on the PATH")
+    version = read_cert_manager_version()
+    print(f"building cert-manager {version} (minutes, the first time)", file=sys.stderr, flush=True)
+    flags = f"-s -w -X main.version={version}"
+    command = ["go", "build", "-p", "1", "-trimpath", "-buildvcs=false", "-ldflags", flags]
+    extra = {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly"}
+    output = ["-o", str(target / CERT_MANAGER), "."]
+    _run([*command, *output], cwd=CERT_MANAGER_MODULE, timeout=BUILD_TIMEOUT, extra=extra, prefix=GENTLY)
+    asked = ["go", "list", "-m", "-f", "{{.Dir}}", CERT_MANAGER_PATH]
+    source = Path(_run(asked, cwd=CERT_MANAGER_MODULE, timeout=MODULE_TIMEOUT, extra=extra).strip())
+    definitions = [
+        path.read_text().removeprefix("---\n") for path in sorted((source / "deploy" / "crds").glob("*.yaml"))
+    ]
+    (target / CERT_MANAGER_CRDS).write_text("---\n".join(definitions))
+
+
 def write_module(version: str, directory: Path) -> None:
     """Write go.mod and go.sum that build ``version`` into ``directory``."""
     directory.mkdir(parents=True, exist_ok=True)
@@ -152,13 +196,24 @@ def _download_module(version: str, directory: Path) -> dict[str, Any]:
 
 
 def _run(
-    command: Sequence[str], *, timeout: float, cwd: Path | None = None, extra: Mapping[str, str] | None = None
+    command: Sequence[str],
+    *,
+    timeout: float,
+    cwd: Path | None = None,
+    extra: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
 ) -> str:
     """Run a command and return what it printed; BuildError ends with the last lines of its complaint."""
     environment = {**os.environ, **(extra or {})}
     try:
         done = subprocess.run(
-            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+            [*prefix, *command],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BuildError(f"{command[0]} {command[1]}: {error}") from error

@@ -78,6 +78,7 @@ class Site:
         task = asyncio.create_task(self._guard(work))
         self._work.add(task)
         task.add_done_callback(self._work.discard)
+        task.add_done_callback(lambda _: work.close())  # for what is cancelled before its first step
         return task
 
     async def _guard(self, work: Coroutine[Any, Any, None]) -> None:

@@ -302,8 +302,9 @@ FLEET_RULES: list[Object] = [
 CERT_MANAGER_RULES: list[Object] = [
     _rule("cert-manager.io", ["certificates"], ["get", "create", "patch"]),
     _rule("cert-manager.io", ["certificates/status"], ["update"]),
+    _rule("cert-manager.io", ["certificaterequests"], ["list"]),
 ]
-"""Beyond that where the issuer is cert-manager: asking for leaves, and ordering them anew."""
+"""Beyond that where the issuer is cert-manager: asking for leaves, ordering them anew, reading why none came."""
 
 
 def _role(kind: str, metadata: Object, rules: list[Object]) -> Object:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from konverge.errors import Conflict, Forbidden, KonvergeError, NotFound
-from konverge.kube.client import KubeClient
+from konverge.kube.client import UNAUTHORIZED, KubeClient
 from konverge.kube.pacing import Pace
 from konverge.kube.presence import Presence
 from konverge.kube.resources import Object, Resource
@@ -26,6 +26,8 @@ LONGEST_DELAY = 30.0
 """Seconds between tries, doubled from the first to the longest; client-go's reflector uses 0.8 to 30 s."""
 ABSENT_DELAY = 30.0
 """Seconds until a kind whose CRD is not installed is asked for again."""
+ALWAYS_SERVED = frozenset({"", "networking.k8s.io", "discovery.k8s.io"})
+"""API groups that every cluster has: who may not read them sees nothing, but something may be there."""
 RENEWAL_PAUSE = 0.1
 WATCH_SECONDS = 300
 """A watch is renewed at least this often (client-go: 5 to 10 min), so that a half-open connection is found."""
@@ -59,7 +61,7 @@ class Cache:
     objects: dict[tuple[str, str], Object] = field(default_factory=dict)
     synced: asyncio.Event = field(default_factory=asyncio.Event)
     absent: bool = False
-    """True while the kind is not served: its CRD is not installed, or reading it is forbidden."""
+    """True while the kind is not served: its CRD is not installed, or reading a kind of a CRD is forbidden."""
     pace: Pace | None = None
     """What repeats of several caches share; without it each goes by its own back-off."""
     presence: Presence | None = None
@@ -83,8 +85,14 @@ class Cache:
                 await self._follow()
                 # A server that ends every watch at once must not be asked without a pause.
                 await asyncio.sleep(RENEWAL_PAUSE * random.uniform(0.5, 1.5))
-            except (NotFound, Forbidden) as error:
+            except NotFound as error:
                 await self._mark_absent(error)
+            except Forbidden as error:
+                # Where we are not known, or a kind that is always there is denied, what exists was merely not seen.
+                if error.reason == UNAUTHORIZED or self.resource.group in ALWAYS_SERVED:
+                    await self._back_off(error)
+                else:
+                    await self._mark_absent(error)
             except Conflict as error:
                 # 410: the resume point is too old. List again at once; only a series of them backs off.
                 self._version = ""

@@ -1,7 +1,7 @@
 """A thin JSON client on the official package's configuration, TLS and session.
 
-The official package reads the kubeconfig, the in-cluster token, exec plugins and OIDC; this module sends
-plain dictionaries, because typed models cost twelve times as much on the hot path. It is the one place
+The official package reads the kubeconfig, the in-cluster token and OIDC (exec plugins: ``authenticating.py``); this
+module sends plain dictionaries, because typed models cost twelve times as much on the hot path. It is the one place
 where Kubernetes' and aiohttp's errors become ours.
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
+import logging
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,8 +21,6 @@ import aiohttp
 import orjson
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.config.config_exception import ConfigException
-from kubernetes.aio.config.incluster_config import load_incluster_config
-from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION, load_kube_config
 
 from konverge.errors import (
     Busy,
@@ -31,17 +30,27 @@ from konverge.errors import (
     KonvergeError,
     NotFound,
     Unavailable,
-    UsageError,
 )
+from konverge.kube.authenticating import Login
+from konverge.kube.authenticating_exec import Credential
+from konverge.kube.authenticating_kubeconfig import bad_kubeconfig, load_configuration
 from konverge.kube.dialling import Dialler
 from konverge.kube.resources import Object, Resource
 
+log = logging.getLogger(__name__)
+
 FIELD_MANAGER = "konverge"
+UNAUTHORIZED = "Unauthorized"
+"""Reason of a Forbidden where the server does not know who asks (401), which may pass; a right that lacks is 403."""
 REQUEST_TIMEOUT = 30.0
 """Seconds for one request that is not a watch; the API server itself gives up after 60."""
 BIG_BODY = 1 << 20
 PAGE = 500
 """Objects asked for at once in a list; client-go's pager uses the same."""
+LIST_TRIES = 3
+"""How often a list is begun; the last time it is asked for in one piece."""
+EXPIRED = "Expired"
+"""Reason of the Conflict for a version that the server does not have any more (410)."""
 JSON = "application/json"
 METADATA = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -57,14 +66,16 @@ def map_status(status: int, body: bytes, what: str) -> KonvergeError:
     """Turn a response that is not 2xx into the error that says what to do about it."""
     reason, message = _status_details(body)
     text = f"{what}: {message or f'HTTP {status}'}"
-    if status in (401, 403):
+    if status == 401:
+        return Forbidden(text, reason=UNAUTHORIZED)
+    if status == 403:
         return Forbidden(text)
     if status == 404:
         return NotFound(text)
     if status == 409:
         return Conflict(text, reason=reason or "Conflict")
     if status == 410:
-        return Conflict(text, reason="Expired")
+        return Conflict(text, reason=EXPIRED)
     if status == 429:
         return Busy(text)
     if status >= 500:
@@ -89,8 +100,14 @@ class KubeClient:
     NotFound, Conflict, Forbidden, Invalid, Busy or Unavailable.
     """
 
-    def __init__(self, configuration: Configuration, namespace: str = "default") -> None:
+    def __init__(self, configuration: Configuration, namespace: str = "default", login: Login | None = None) -> None:
         self._configuration = configuration
+        self._login = login
+        """Renews the credential where an exec plugin hands it out."""
+        self._certificate = login.credential.certificate if login else ""
+        """The client certificate of the session, where the login has one."""
+        self._retired: aiohttp.ClientSession | None = None
+        """The session before the last renewed client certificate: what it carries may come to its end."""
         self.server = str(configuration.host).rstrip("/")
         self.namespace = namespace
         self._session: aiohttp.ClientSession | None = None
@@ -100,27 +117,8 @@ class KubeClient:
     @classmethod
     async def connect(cls, kubeconfig: str | Path | None = None, context: str | None = None) -> Self:
         """Build a client from a kubeconfig, else $KUBECONFIG, else ~/.kube/config, else the pod's account."""
-        configuration = Configuration()
-        namespace = "default"
-        if kubeconfig and not await asyncio.to_thread(_any_exists, str(kubeconfig)):
-            raise _bad_kubeconfig(kubeconfig, FileNotFoundError("no such file"))
-        try:
-            loader = await load_kube_config(
-                str(kubeconfig or KUBE_CONFIG_DEFAULT_LOCATION),
-                context=context,
-                client_configuration=configuration,
-            )
-            namespace = loader.current_context["context"].get("namespace") or "default"
-        except (ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            if kubeconfig or context:
-                raise _bad_kubeconfig(kubeconfig, error) from error
-            try:
-                load_incluster_config(client_configuration=configuration)
-            except ConfigException:
-                raise _bad_kubeconfig(kubeconfig, error) from error
-        except Exception as error:  # PyYAML's errors share no base with the others
-            raise _bad_kubeconfig(kubeconfig, error) from error
-        return cls(configuration, namespace)
+        configuration, namespace, login = await load_configuration(kubeconfig, context)
+        return cls(configuration, namespace, login)
 
     async def __aenter__(self) -> Self:
         return self
@@ -132,9 +130,12 @@ class KubeClient:
 
     async def close(self) -> None:
         """Close the kept connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        if self._login is not None:
+            await self._login.close()
+        for session in (self._session, self._retired):
+            if session is not None:
+                await session.close()
+        self._session = self._retired = None
 
     def session(self) -> aiohttp.ClientSession:
         """Return the session that carries TLS and connection pooling; also used for WebSockets."""
@@ -142,14 +143,41 @@ class KubeClient:
             try:
                 self._session = Dialler(self._configuration).open_session()
             except (ssl.SSLError, OSError, ValueError) as error:
-                raise _bad_kubeconfig(None, error) from error
+                raise bad_kubeconfig(None, error) from error
         return self._session
 
     async def headers(self) -> dict[str, str]:
-        """Return the authentication headers; a token that expires is refreshed here."""
-        settings = await self._configuration.auth_settings()
+        """Return the authentication headers; a token that expires is read or asked for again here.
+
+        Unavailable where there is none.
+        """
+        if self._login is not None:
+            await self._login.keep_valid()
+            await self._follow(self._login.credential)
+        try:
+            settings = await self._configuration.auth_settings()
+        except (ConfigException, OSError, ValueError) as error:
+            raise Unavailable(
+                f"The token for the Kubernetes API at {self.server} cannot be read: {error}",
+                reason="TokenUnreadable",
+                hint="reference/errors.md#bad-kubeconfig",
+            ) from error
         token = settings.get("BearerToken")
         return {str(token["key"]): str(token["value"])} if token and token.get("value") else {}
+
+    async def _follow(self, credential: Credential) -> None:
+        """Leave the session whose client certificate was renewed."""
+        if credential.certificate != self._certificate:
+            self._certificate = credential.certificate
+            ended, self._retired, self._session = self._retired, self._session, None
+            if ended is not None:
+                await ended.close()
+
+    async def _renew_refused(self, refused: Credential | None) -> bool:
+        return self._login is not None and refused is not None and await self._login.renew_refused(refused)
+
+    def _credential(self) -> Credential | None:
+        return self._login.credential if self._login is not None else None
 
     async def request(
         self,
@@ -180,10 +208,28 @@ class KubeClient:
         timeout: float = REQUEST_TIMEOUT,
     ) -> tuple[bytes, Mapping[str, str]]:
         """Send one request and return body and headers of a 2xx answer."""
-        headers = {**await self.headers(), "Accept": accept}
-        if body is not None:
-            headers["Content-Type"] = content_type
         data = orjson.dumps(body) if body is not None else None
+        means = {"Accept": accept} | ({"Content-Type": content_type} if body is not None else {})
+        limit = aiohttp.ClientTimeout(total=timeout)
+        headers, used = await self.headers(), self._credential()
+        answer = await self._exchange(method, path, query, data, headers | means, limit)
+        if answer[0] == 401 and await self._renew_refused(used):
+            answer = await self._exchange(method, path, query, data, await self.headers() | means, limit)
+        status, content, told = answer
+        if status >= 300:
+            raise self._refusal(status, content, f"{method} {path}")
+        return content, told
+
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        data: bytes | None,
+        headers: Mapping[str, str],
+        timeout: aiohttp.ClientTimeout,
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        """Return status, body and headers of whatever is answered."""
         self.requests += 1
         try:
             async with self.session().request(
@@ -193,15 +239,16 @@ class KubeClient:
                 # aiohttp warns of bodies over 1 MiB that are given as bytes, since they hold up the loop.
                 data=io.BytesIO(data) if data is not None and len(data) > BIG_BODY else data,
                 headers=headers,
-                timeout=aiohttp.ClientTimeout(total=timeout),
+                timeout=timeout,
             ) as response:
-                content = await response.read()
-                status, told = response.status, response.headers
+                return response.status, await response.read(), response.headers
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise self._unreachable(error) from error
-        if status >= 300:
-            raise map_status(status, content, f"{method} {path}")
-        return content, told
+
+    def _refusal(self, status: int, body: bytes, what: str) -> KonvergeError:
+        if status == 401 and self._login is not None and self._login.failure:
+            what = f"{what} (and the credential could not be renewed: {self._login.failure})"
+        return map_status(status, body, what)
 
     def _unreachable(self, error: Exception) -> Unavailable:
         cause = str(error) or type(error).__name__
@@ -249,12 +296,27 @@ class KubeClient:
         fields: str = "",
         accept: str = JSON,
     ) -> tuple[list[Object], str]:
-        """Read all objects and the resourceVersion from which a watch continues."""
-        query = {"limit": str(PAGE)}
-        if labels:
-            query["labelSelector"] = labels
+        """Read all objects and the resourceVersion from which a watch continues.
+
+        A list whose pages outlive the version that they are of (410; etcd is compacted every 5 minutes) starts again.
+        The token that the server offers then is not taken: it goes on in a newer version, and what moved is missed.
+        """
+        query = {"labelSelector": labels} if labels else {}
         if fields:
             query["fieldSelector"] = fields
+        for _ in range(LIST_TRIES - 1):
+            try:
+                return await self._list_pages(resource, namespace, {**query, "limit": str(PAGE)}, accept)
+            except Conflict as error:
+                if error.reason != EXPIRED:
+                    raise
+                log.info("the list of %s outlived its version and starts again", resource.plural)
+        # In one piece nothing expires; client-go's pager does the same.
+        return await self._list_pages(resource, namespace, query, accept)
+
+    async def _list_pages(
+        self, resource: Resource, namespace: str | None, query: dict[str, str], accept: str
+    ) -> tuple[list[Object], str]:
         items: list[Object] = []
         while True:
             page = _object(await self.request("GET", resource.path(namespace), query=query, accept=accept))
@@ -265,7 +327,7 @@ class KubeClient:
             metadata = page.get("metadata") or {}
             if not metadata.get("continue"):
                 return items, str(metadata.get("resourceVersion", ""))
-            query["continue"] = metadata["continue"]
+            query = {**query, "continue": metadata["continue"]}
 
     async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
         """Create an object; Conflict with reason AlreadyExists where it exists."""
@@ -347,16 +409,8 @@ class KubeClient:
         ):
             if value:
                 query[key] = value
-        self.requests += 1
         try:
-            async with self.session().get(
-                self.server + resource.path(namespace),
-                params=query,
-                headers={**await self.headers(), "Accept": "application/json"},
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=REQUEST_TIMEOUT, sock_read=timeout + 30),
-            ) as response:
-                if response.status >= 300:
-                    raise map_status(response.status, await response.read(), f"WATCH {resource.path(namespace)}")
+            async with self._open_watch(resource.path(namespace), query, timeout) as response:
                 async for line in _lines(response):
                     event = orjson.loads(line)
                     if event["type"] == "ERROR":
@@ -365,6 +419,24 @@ class KubeClient:
                     yield event["type"], event["object"]
         except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError) as error:
             raise self._unreachable(error) from error
+
+    @asynccontextmanager
+    async def _open_watch(
+        self, path: str, query: Mapping[str, str], timeout: int
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        limit = aiohttp.ClientTimeout(total=None, connect=REQUEST_TIMEOUT, sock_read=timeout + 30)
+        for again in (True, False):
+            headers, used = {**await self.headers(), "Accept": JSON}, self._credential()
+            self.requests += 1
+            async with self.session().get(
+                self.server + path, params=query, headers=headers, timeout=limit
+            ) as response:
+                if response.status < 300:
+                    yield response
+                    return
+                status, body = response.status, await response.read()
+            if not (again and status == 401 and await self._renew_refused(used)):
+                raise self._refusal(status, body, f"WATCH {path}")
 
     def _path(
         self,
@@ -405,20 +477,6 @@ def _object(content: bytes) -> Object:
 def _namespace_of(body: Object) -> str | None:
     namespace = body.get("metadata", {}).get("namespace")
     return str(namespace) if namespace else None
-
-
-def _any_exists(paths: str) -> bool:
-    return any(os.path.exists(path) for path in paths.split(os.pathsep))
-
-
-def _bad_kubeconfig(path: str | Path | None, error: Exception) -> UsageError:
-    shown = path or "the default kubeconfig"
-    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return UsageError(
-        f"No usable Kubernetes configuration in {shown}: {cause}",
-        reason="BadKubeconfig",
-        hint="reference/errors.md#bad-kubeconfig",
-    )
 
 
 async def wait_until_reachable(client: KubeClient, timeout: float) -> None:

@@ -118,7 +118,8 @@ class Candidate:
             if lease is None:
                 self._held = await self.kube.create(LEASES, self._body({"leaseTransitions": -1}, {}))
             elif self._is_free(lease):
-                self._held = await self.kube.replace(LEASES, self._body(lease["spec"], lease["metadata"]))
+                body = self._body(lease.get("spec") or {}, lease["metadata"])
+                self._held = await self.kube.replace(LEASES, body)
             else:
                 return False
         except (Conflict, NotFound):
@@ -162,8 +163,9 @@ class Candidate:
         try:
             async with asyncio.timeout(2):
                 lease = await self.kube.get(LEASES, self.name, self.namespace)
-                if lease["spec"].get("holderIdentity") == self.identity:
-                    spec = {**lease["spec"], "holderIdentity": ""}
+                spec = lease.get("spec") or {}
+                if spec.get("holderIdentity") == self.identity:
+                    spec = {**spec, "holderIdentity": ""}
                     await self.kube.replace(LEASES, {**lease, "spec": spec})
         except (KonvergeError, TimeoutError) as error:
             log.warning("lease %s/%s was not given up: %s", self.namespace, self.name, error)

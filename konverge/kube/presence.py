@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from konverge.errors import KonvergeError
+from konverge.errors import KonvergeError, RetryableError
 from konverge.kube.client import KubeClient
 from konverge.kube.resources import Resource
 
@@ -55,9 +55,12 @@ class Presence:
             await asyncio.sleep(PERIOD * random.uniform(0.9, 1.1))
             try:
                 served = await self._read()
-            except KonvergeError as error:
+            except RetryableError as error:
                 log.info("the served kinds are not known: %s", error.message)
                 continue
+            except KonvergeError as error:
+                log.warning("the served kinds cannot be read, so each absent one is asked for: %s", error.message)
+                served = None
             if served is None:
                 await asyncio.sleep(UNAGGREGATED_PERIOD - PERIOD)
             self._release(served)
@@ -71,12 +74,20 @@ class Presence:
 
     async def _read(self) -> set[tuple[str, str, str]] | None:
         """Return (group, version, plural) of what is served; None where the server does not say it this way."""
-        document = orjson.loads(await self._kube.request("GET", "/apis", accept=ACCEPT))
-        return read_discovery(document)
+        answer = await self._kube.request("GET", "/apis", accept=ACCEPT)
+        try:
+            return read_discovery(orjson.loads(answer))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            # The waiters must not depend on what some proxy in between answers.
+            log.warning("the served kinds cannot be read, so each absent one is asked for: %r", error)
+            return None
 
 
 def read_discovery(document: dict[str, Any]) -> set[tuple[str, str, str]] | None:
-    """Return (group, version, plural) of all resources of an aggregated discovery document, None for another kind."""
+    """Return (group, version, plural) of all resources of an aggregated discovery document, None for another kind.
+
+    ValueError, KeyError, TypeError or AttributeError for what is no discovery document.
+    """
     if document.get("kind") != "APIGroupDiscoveryList":
         return None
     return {

@@ -10,21 +10,24 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncGenerator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from konverge.errors import Conflict, Invalid, KonvergeError, NotFound, Unavailable
 from konverge.kube.client import KubeClient
-from konverge.kube.resources import CERTIFICATES, SECRETS, Object
+from konverge.kube.resources import CERTIFICATES, SECRETS, Object, Resource
 from konverge.model.fleet import Fleet
 from konverge.operate.clock import Clock, utc_now
 from konverge.pki.authority import CONTROLLER, LONGEST_NAME, PROXIES, Identity, LeafRequest
 from konverge.pki.bundle import TrustBundle
-from konverge.pki.inspecting import RENEWAL_POINT
+from konverge.pki.files import CERTIFICATE_FILE
+from konverge.pki.inspecting import RENEWAL_POINT, describe, parse_pem
 from konverge.pki.issuing import GivenIssuer, Issuer, read_issued
 from konverge.pki.keys import RSA_BITS, KeyType
 from konverge.pki.keystore import SecretStore
 
+CERTIFICATE_REQUESTS = Resource("cert-manager.io", "v1", "certificaterequests", "CertificateRequest")
+"""What cert-manager makes of a Certificate for each leaf; why none comes stands in its conditions alone."""
 ISSUE_SECONDS = 180.0
 """How long a leaf may take; an issuer inside the cluster needs seconds, one that asks another needs minutes."""
 USAGES = {"clientAuth": "client auth", "serverAuth": "server auth"}
@@ -60,9 +63,9 @@ class CertManagerIssuer(Issuer):
 
     async def issue(self, request: LeafRequest) -> Identity:
         """Return a leaf that was not there before; Unavailable tells what cert-manager says where none comes."""
-        before = await self._find_leaf(request)
+        before, failed = await self._find_leaf(request), await self._has_failed(request)
         await self._apply(request)
-        if before:
+        if before or failed:
             await self._order(request)
         return await self._await_leaf(request, before)
 
@@ -84,6 +87,11 @@ class CertManagerIssuer(Issuer):
                 hint=HINT,
             ) from None
 
+    async def _has_failed(self, request: LeafRequest) -> bool:
+        """Tell whether the last leaf failed: without an order cert-manager does nothing then for 1 to 32 hours."""
+        body = await self._kube.find(CERTIFICATES, self._names[request.role], self._fleet.namespace)
+        return bool(((body or {}).get("status") or {}).get("lastFailureTime"))
+
     async def _order(self, request: LeafRequest) -> None:
         """Ask for another leaf as ``cmctl renew`` does: by the condition Issuing in the status."""
         for _ in range(5):
@@ -104,7 +112,7 @@ class CertManagerIssuer(Issuer):
             "status": "True",
             "reason": "ManuallyTriggered",
             "message": "Certificate re-issuance manually triggered",
-            "lastTransitionTime": self._clock().strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "lastTransitionTime": _after_failure(body, self._clock()).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "observedGeneration": body["metadata"].get("generation", 1),
         }
 
@@ -118,6 +126,9 @@ class CertManagerIssuer(Issuer):
             ):
                 async for secret in secrets:
                     found, fault = self._judge(secret, request, before)
+                    if found is None and (pause := self._count_down(secret)):
+                        await asyncio.sleep(pause)
+                        found, fault = self._judge(secret, request, before)
                     if found is not None:
                         await self._own(secret)
                         return found
@@ -139,6 +150,14 @@ class CertManagerIssuer(Issuer):
         if found.certificate.fingerprint == before:
             return None, "its Secret still holds the leaf of before"
         return found, ""
+
+    def _count_down(self, secret: Object) -> float:
+        """Return the seconds until a leaf begins: cert-manager backdates none, and our clock may be behind."""
+        try:
+            leaf = describe(parse_pem(_files(secret).get(CERTIFICATE_FILE, b""), CERTIFICATE_FILE)[0])
+        except Invalid:
+            return 0.0
+        return max(0.0, (leaf.not_before - self._clock()).total_seconds())
 
     async def _follow(self, name: str) -> AsyncGenerator[Object, None]:
         """Yield a Secret as it is and at each change; watches that end are taken up again."""
@@ -178,9 +197,21 @@ class CertManagerIssuer(Issuer):
             body = await self._kube.get(CERTIFICATES, self._names[request.role], self._fleet.namespace)
         except KonvergeError as error:
             return error.message
-        conditions = (body.get("status") or {}).get("conditions") or ()
-        told = [f"{c['type']} {c['status']}: {c.get('message') or c.get('reason', '')}" for c in conditions]
+        told = [*_read_conditions(body), *await self._ask_request(body)]
         return "; ".join(told) or "nothing; is it running?"
+
+    async def _ask_request(self, certificate: Object) -> list[str]:
+        """Return what the newest request of a Certificate says; the Certificate repeats only what failed for good."""
+        try:
+            found = await self._kube.list_all(CERTIFICATE_REQUESTS, self._fleet.namespace)
+        except KonvergeError as error:
+            return [f"its CertificateRequest cannot be read: {error.message}"]
+        uid = certificate["metadata"]["uid"]
+        own = [r for r in found if any(o["uid"] == uid for o in r["metadata"].get("ownerReferences") or ())]
+        newest = max(own, key=_read_revision, default=None)
+        if newest is None:
+            return []
+        return [f"{newest['metadata']['name']}: {told}" for told in _read_conditions(newest, without=("Approved",))]
 
     def _place(self, request: LeafRequest) -> str:
         return f"{self._fleet.namespace}/{self._names[request.role]}"
@@ -223,6 +254,21 @@ def build_certificate(fleet: Fleet, request: LeafRequest, owner: Object | None) 
         "metadata": metadata,
         "spec": spec,
     }
+
+
+def _read_conditions(body: Object, without: tuple[str, ...] = ()) -> list[str]:
+    conditions = [c for c in (body.get("status") or {}).get("conditions") or () if c["type"] not in without]
+    return [f"{c['type']} {c['status']}: {c.get('message') or c.get('reason', '')}" for c in conditions]
+
+
+def _read_revision(request: Object) -> int:
+    return int((request["metadata"].get("annotations") or {}).get("cert-manager.io/certificate-revision", 0))
+
+
+def _after_failure(certificate: Object, now: datetime) -> datetime:
+    """Return the moment of an order: now, but after the last failure, which would end the order at once otherwise."""
+    failed = (certificate.get("status") or {}).get("lastFailureTime")
+    return max(now, datetime.fromisoformat(failed) + timedelta(seconds=1)) if failed else now
 
 
 def _duration(length: timedelta) -> str:

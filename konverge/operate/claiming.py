@@ -2,14 +2,17 @@
 
 Who syncs holds ``FLEET-sync``. Who wants to is in ``FLEET-sync-next``, and the one who syncs makes way for it at the
 boundary of a wave. A waiter that died no longer renews its Lease, so it supersedes nobody; a holder that died loses
-its Lease after 15 s, or at once where it was a process of this machine.
+its Lease after 7 s, or at once where it was a process that can be looked for from here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import hashlib
 import itertools
 import os
+import secrets
 import socket
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
@@ -18,7 +21,7 @@ from pathlib import Path
 
 from konverge.errors import Busy, Conflict, KonvergeError
 from konverge.kube.client import KubeClient
-from konverge.kube.leasing import RENEW_SECONDS, Candidate
+from konverge.kube.leasing import LEASE_SECONDS, RENEW_SECONDS, Candidate
 from konverge.kube.resources import LEASES, Object
 from konverge.model.fleet import Fleet
 
@@ -48,16 +51,21 @@ class Claim:
         return self.candidate.may_act
 
     async def watch(self, kube: KubeClient, fleet: Fleet) -> None:
-        """Look for a waiter until cancelled; one counts when its Lease was seen to change."""
-        first = await _read_lease(kube, fleet)
+        """Look for a waiter until cancelled; one counts while its Lease is seen to change."""
+        seen: str | None = None
+        changed = float("-inf")
         while True:
-            await asyncio.sleep(RENEW_SECONDS / 2)
             with suppress(KonvergeError):
                 lease = await _read_lease(kube, fleet)
+                now = asyncio.get_running_loop().time()
+                if seen is not None and seen != _version(lease):
+                    changed = now
+                seen = _version(lease)
                 holder = str((lease or {}).get("spec", {}).get("holderIdentity") or "")
                 self._waiters.clear()
-                if holder and holder != self.candidate.identity and _version(lease) != _version(first):
+                if holder not in ("", self.candidate.identity) and now - changed < LEASE_SECONDS:
                     self._waiters.add(holder)
+            await asyncio.sleep(RENEW_SECONDS / 2)
 
 
 async def _read_lease(kube: KubeClient, fleet: Fleet) -> Object | None:
@@ -112,9 +120,28 @@ async def _running(work: Awaitable[None]) -> AsyncIterator[None]:
 
 
 def name_process(pid: int | None = None) -> str:
-    """Return a name of this process that no other one ever has: host, number, and when it started."""
+    """Return a name of this process that no other one ever has: host, place, number, and when it started."""
     number = os.getpid() if pid is None else pid
-    return f"{socket.gethostname()}/{number}/{_started_at(number)}"
+    return f"{_name_here()}/{number}/{_started_at(number)}"
+
+
+def _name_here() -> str:
+    """Return a name of where process numbers mean what they mean here; two machines may have the same host name."""
+    return f"{socket.gethostname()}/{_name_place()}"
+
+
+@functools.cache
+def _name_place() -> str:
+    """Return a short hash of this boot of this machine (random(4)) and of the PID namespace (pid_namespaces(7)).
+
+    Where they cannot be read nobody is at the same place: a random name. It never looks like a process number.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return f"at-{secrets.token_hex(6)}"
+    return f"at-{hashlib.sha256(f'{boot} {space}'.encode()).hexdigest()[:12]}"
 
 
 def _started_at(pid: int) -> str:
@@ -125,15 +152,24 @@ def _started_at(pid: int) -> str:
         return "gone"
 
 
+def is_gone(holder: str) -> bool:
+    """Tell whether a holder was a process of this place that no longer exists; False where that cannot be known.
+
+    ``holder`` is a name of a process, with or without the number of a claim behind it. A name without a
+    place, as earlier versions wrote it, may be of another machine.
+    """
+    here = f"{_name_here()}/"
+    number, _, started = holder.removeprefix(here).partition("/")
+    if not holder.startswith(here) or not number.isdigit():
+        return False
+    return started.partition("/")[0] != _started_at(int(number))
+
+
 async def _release_dead(kube: KubeClient, fleet: Fleet) -> None:
-    """Free the Lease where its holder was a process of this machine that is gone."""
+    """Free the Lease where its holder is known to be gone."""
     lease = await kube.find(LEASES, f"{fleet.name}-sync", fleet.namespace)
     holder = str((lease or {}).get("spec", {}).get("holderIdentity") or "")
-    process, _, _ = holder.rpartition("/")
-    host, number = process.rpartition("/")[0].rpartition("/")[::2]
-    if lease is None or host != socket.gethostname() or not number.isdigit():
-        return
-    if await asyncio.to_thread(name_process, int(number)) == process:
+    if lease is None or not await asyncio.to_thread(is_gone, holder):
         return
     with suppress(Conflict):
         await kube.replace(LEASES, {**lease, "spec": {**lease["spec"], "holderIdentity": ""}})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from konverge.errors import Invalid
 from konverge.model.rotation import ProxyWork, RotationStep, StepReport
 from konverge.operate.identities import (
     FleetKeys,
@@ -92,7 +93,7 @@ async def follow_issuer(rotation: Rotation) -> StepReport:
 async def _adopt_leaf(rotation: Rotation, offer: Offer) -> list[ProxyWork]:
     """Trust what was and what comes on both sides, the controller first, and show the new leaf on the proxies."""
     keys, now = await rotation.keys(), rotation.clock()
-    both = offer.trust.overlap(keys.proxies.files.bundle, now).overlap(keys.controller.files.bundle, now)
+    both = _join_trust(rotation, offer.trust, keys)
     store, fleet = open_store(rotation.kube, rotation.fleet), rotation.fleet
     controller = assemble_files(keys.controller.files.identity, both, now, CONTROLLER_BUNDLE_FILE)
     if keys.controller.files.bundle.fingerprints != both.fingerprints:
@@ -102,6 +103,22 @@ async def _adopt_leaf(rotation: Rotation, offer: Offer) -> list[ProxyWork]:
         await store.store(fleet.proxy_secret, proxies.data, version=keys.proxies.version)
     serial = offer.proxies.certificate.serial
     return await bring_into_force(rotation, prove_all(prove_serial(controller, serial), prove_trust(offer.trust)))
+
+
+def _join_trust(rotation: Rotation, offered: TrustBundle, keys: FleetKeys) -> TrustBundle:
+    """Return what is trusted while both authorities are in force; Invalid where they cannot be told apart."""
+    now, stored = rotation.clock(), keys.controller.files
+    try:
+        return offered.overlap(keys.proxies.files.bundle, now).overlap(stored.bundle, now)
+    except Invalid as error:
+        issuer, until = rotation.fleet.spec.identity.issuer, stored.identity.certificate.not_after
+        raise Invalid(
+            f"The authority that {issuer.issuer_kind} {issuer.name or issuer.kind} publishes now cannot be taken up: "
+            f"{error.message}. The stored leaves go on until {until:%FT%TZ}: give the authority a name of its own "
+            "before that",
+            reason=error.reason,
+            hint="howto/issuers.md#cert-manager",
+        ) from error
 
 
 async def _switch(rotation: Rotation, offer: Offer) -> None:

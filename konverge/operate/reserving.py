@@ -1,13 +1,12 @@
 """One rotation at a time per fleet: a Lease in the fleet's namespace that the running one holds.
 
-A holder whose process is gone lets the lease run out; where it was a process of this very machine, the lease is free
-at once.
+A holder whose process is gone lets the lease run out; where it was a process that can be looked for from here, the
+lease is free at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from konverge.kube.client import KubeClient
 from konverge.kube.leasing import Candidate
 from konverge.kube.resources import LEASES
 from konverge.model.fleet import Fleet
-from konverge.operate.claiming import name_process
+from konverge.operate.claiming import is_gone, name_process
 
 RESERVE_SECONDS = 25.0
 """How long one waits: a lease whose holder is gone runs out after 15 s."""
@@ -56,15 +55,13 @@ async def reserve_rotation(kube: KubeClient, fleet: Fleet) -> AsyncIterator[Rese
 
 
 async def _free_if_gone(kube: KubeClient, name: str, namespace: str) -> None:
-    """Free the lease where its holder was a process of this machine that no longer exists."""
+    """Free the lease where its holder is known to be gone."""
     lease = await kube.find(LEASES, name, namespace)
     holder = str((lease or {}).get("spec", {}).get("holderIdentity") or "")
-    host, _, number = holder.rpartition("/")[0].rpartition("/")
-    if lease is None or host != socket.gethostname() or not number.isdigit():
+    if lease is None or not await asyncio.to_thread(is_gone, holder):
         return
-    if await asyncio.to_thread(name_process, int(number)) != holder:
-        with suppress(Conflict):
-            await kube.replace(LEASES, {**lease, "spec": {**lease["spec"], "holderIdentity": ""}})
+    with suppress(Conflict):
+        await kube.replace(LEASES, {**lease, "spec": {**lease["spec"], "holderIdentity": ""}})
 
 
 async def _refuse(kube: KubeClient, fleet: Fleet, name: str) -> CheckRefused:

@@ -16,7 +16,8 @@ from virtual_time import now, run_virtually
 from konverge.errors import Conflict, Forbidden, KonvergeError, NotFound, Unavailable
 from konverge.kube import caching
 from konverge.kube.caching import ABSENT_DELAY, LONGEST_DELAY, Cache, backoff_delay, object_key
-from konverge.kube.resources import SERVICES, Object
+from konverge.kube.client import map_status
+from konverge.kube.resources import PROXY_FLEETS, SERVICES, Object, Resource
 
 Event = tuple[str, Object] | KonvergeError
 
@@ -72,12 +73,13 @@ def follow(
     watches: list[list[Event]],
     check: Callable[[Cache, Server, Seen], None],
     seconds: float = 1000.0,
+    resource: Resource = SERVICES,
 ) -> None:
     """Run a cache against a script for some seconds of virtual time, then check."""
 
     async def story() -> None:
         server, seen = Server(lists, watches), Seen()
-        cache = Cache(server, SERVICES, on_change=seen)  # type: ignore[arg-type]
+        cache = Cache(server, resource, on_change=seen)  # type: ignore[arg-type]
         running = asyncio.create_task(cache.run())
         await asyncio.sleep(seconds)
         assert not running.done(), running
@@ -175,7 +177,7 @@ def test_a_kind_that_is_not_there_counts_as_empty_until_it_comes(error: Konverge
         assert cache.synced.is_set()
         assert len(server.asked) == 1
 
-    follow([error], [], absent, seconds=1)
+    follow([error], [], absent, seconds=1, resource=PROXY_FLEETS)
 
     def check(cache: Cache, server: Server, seen: Seen) -> None:
         assert server.kinds() == ["list", "list", "watch 7"]
@@ -183,7 +185,30 @@ def test_a_kind_that_is_not_there_counts_as_empty_until_it_comes(error: Konverge
         assert not cache.absent
         assert seen.events == [("ADDED", "a")]
 
-    follow([error, ([item("a", 1)], "7")], [], check, seconds=60)
+    follow([error, ([item("a", 1)], "7")], [], check, seconds=60, resource=PROXY_FLEETS)
+
+
+@pytest.mark.parametrize(
+    ("resource", "error"),
+    [
+        (SERVICES, Forbidden("no rights")),
+        (PROXY_FLEETS, map_status(401, b"{}", "GET /apis/konverge.dev/v1alpha1/proxyfleets")),
+    ],
+    ids=["no right to read what every cluster has", "not known to the server"],
+)
+def test_what_was_not_seen_does_not_count_as_empty(resource: Resource, error: KonvergeError) -> None:
+    def blind(cache: Cache, _server: Server, _seen: Seen) -> None:
+        assert not cache.synced.is_set(), "a configuration without these objects would be pushed"
+        assert not cache.absent
+
+    follow([error], [], blind, seconds=1000, resource=resource)
+
+    def check(cache: Cache, server: Server, seen: Seen) -> None:
+        assert cache.synced.is_set()
+        assert server.asked[1][2] < 1.0, "asked again soon"
+        assert seen.events == [("ADDED", "a")]
+
+    follow([error, ([item("a", 1)], "7")], [], check, seconds=60, resource=resource)
 
 
 def test_a_kind_whose_crd_goes_is_listed_anew_when_it_is_back() -> None:

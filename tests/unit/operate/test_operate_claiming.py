@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 
 import pytest
@@ -44,9 +43,11 @@ async def test_a_claim_is_held_in_the_block_and_given_up_after_it() -> None:
 
 async def test_the_lease_of_a_dead_process_of_this_machine_is_free_at_once() -> None:
     kube = FakeKube()
-    ended = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    ended = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE)
+    name = name_process(ended.pid)
+    ended.kill()
     await asyncio.wait_for(ended.wait(), 60)
-    put(kube, "shop-sync", f"{socket.gethostname()}/{ended.pid}/1/0")
+    put(kube, "shop-sync", f"{name}/0")
     async with claim_fleet(kube, FLEET, within=0.0):
         assert holder(kube).startswith(name_process())
 
