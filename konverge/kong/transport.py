@@ -19,13 +19,17 @@ import aiohttp
 import httpx
 
 from konverge.errors import UsageError
-from konverge.kong.dialling import open_client
+from konverge.kong.dialling import TIMEOUTS, open_transport
 from konverge.kong.exchanging import PATIENT_SIZE, Exchange, Peer, current
 from konverge.kong.failures import LostConnection, find_alert, find_cause
 from konverge.kong.outcomes import UnreachableCause
 
 DRAINED = 64
 """Bytes that are kept of an answer that says all with its status."""
+
+AGENT = "konverge"
+MOST_URLS = 16
+"""URLs of one proxy that are remembered; pages of entities have each their own."""
 
 _FAILURES = (httpx.HTTPError, aiohttp.ClientError, OSError)
 
@@ -60,9 +64,11 @@ class Channel:
     ) -> None:
         self.url = url.rstrip("/")
         self._context = _require_verification(self.url, context, tunnel)
-        self._extensions: dict[str, Any] = {"sni_hostname": server_name} if server_name and context else {}
-        self._kept = open_client(self._context, keep=True)
-        self._fresh: httpx.AsyncClient | None = None
+        named = {"sni_hostname": server_name} if server_name and context else {}
+        self._extensions: dict[str, Any] = {"timeout": TIMEOUTS, **named}
+        self._kept = open_transport(self._context, keep=True)
+        self._fresh: httpx.AsyncBaseTransport | None = None
+        self._urls: dict[str, httpx.URL] = {}
         self._patient = True
         self._under_way = 0
         self._retired = False
@@ -152,20 +158,17 @@ class Channel:
         keep: _Keeping,
         fresh: bool,
     ) -> Answer:
-        sent = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
+        sent = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": AGENT, **headers}
         if content is not None:
             sent["Content-Length"] = str(len(content))
         if exchange.patient:
             sent["Expect"] = "100-continue"
         body = exchange.read_pieces(content) if content is not None else None
-        client = self._select(fresh)
-        request = client.build_request(
-            method, self.url + path, content=body, headers=sent, extensions=self._extensions
-        )
+        request = httpx.Request(method, self._locate(path), content=body, headers=sent, extensions=self._extensions)
         token = current.set(exchange)
         try:
             async with exchange.limit():
-                response = await client.send(request, stream=True)
+                response = await self._select(fresh).handle_async_request(request)
                 exchange.begin()
                 try:
                     answer = await _read(response, keep, exchange)
@@ -175,11 +178,19 @@ class Channel:
         finally:
             current.reset(token)
 
-    def _select(self, fresh: bool) -> httpx.AsyncClient:
+    def _locate(self, path: str) -> httpx.URL:
+        """Return the URL of a path; the few that are asked for all day are taken apart once."""
+        if path not in self._urls:
+            if len(self._urls) >= MOST_URLS:
+                self._urls.clear()
+            self._urls[path] = httpx.URL(self.url + path)
+        return self._urls[path]
+
+    def _select(self, fresh: bool) -> httpx.AsyncBaseTransport:
         if not fresh:
             return self._kept
         if self._fresh is None:
-            self._fresh = open_client(self._context, keep=False)
+            self._fresh = open_transport(self._context, keep=False)
         return self._fresh
 
     def _lost(self, error: BaseException, exchange: Exchange, timeout: float) -> LostConnection:

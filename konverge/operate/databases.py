@@ -244,8 +244,9 @@ class _Work:
     async def _follow(self, visit: _Visit) -> ProxyOutcome:
         """Wait until a proxy routes by the revision."""
         changed = bool(self.plan.prepare)
-        if changed and not self.revision.marker:
-            # A global plugin answers in place of the marker: time is all there is to go by.
+        if changed and (not self.revision.marker or self.plan.stored_hash == self.revision.hash):
+            # A global plugin answers in place of the marker, or the marker was there before what was mended: time is
+            # all there is to go by.
             await asyncio.sleep(self.delay)
         try:
             path = await probe_until_routing(

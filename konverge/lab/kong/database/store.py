@@ -6,6 +6,7 @@ that a node learns what is new since it looked last. A process that is killed le
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping
@@ -113,9 +114,12 @@ class Database:
         self._connection = sqlite3.connect(
             path, timeout=PATIENCE, isolation_level=None, check_same_thread=False, cached_statements=64
         )
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = OFF")
-        self._connection.executescript(TABLES)
+        # Nodes start at the same time, and SQLite does not wait for the lock that a change of the journal takes.
+        with path.with_name(f"{path.name}.opening").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = OFF")
+            self._connection.executescript(TABLES)
 
     def close(self) -> None:
         """Close the connection."""
