@@ -27,7 +27,7 @@ async def audit(target: Target) -> DriftReport:
     return report
 
 
-@task(name="heal", retries=1, retry_delay_seconds=2, retry_condition_fn=is_retryable, tags=["push"])
+@task(name="heal", retries=1, retry_delay_seconds=2, retry_condition_fn=is_retryable)
 async def heal(target: Target, report: DriftReport, everything: bool) -> DriftReport:
     """Bring the drifted proxies back, those that the policy lets be healed or all; a paused fleet is left alone."""
     async with connect(target) as kube:

@@ -39,6 +39,8 @@ from pushing.nginx import TRANSPORTS, measure_transports
 
 GOAL_FIRST = 1.3
 GOAL_KEPT = 0.8
+SATURATED = 0.9
+"""How busy the one process of the servers is when it is the limit, and not the client."""
 GOAL_MEMORY = 0.15
 """MiB that one more proxy may take: the objects of a kept connection, and nothing of what is sent."""
 GOAL_FLOW = 1.5
@@ -85,7 +87,9 @@ def judge_pushes(cells: list[Cell]) -> dict[str, bool]:
     for goal, holds in goals.items():
         for cell in cells:
             if not holds(cell):
-                print(f"not at {cell.proxies} proxies x {cell.size / 1e6:g} MB: {goal}")
+                busy = statistics.median(cell.servers["kept"])
+                limit = f" (the servers were {busy:.0%} busy: no client could be faster)" if busy > SATURATED else ""
+                print(f"not at {cell.proxies} proxies x {cell.size / 1e6:g} MB: {goal}{limit}")
     return {goal: all(holds(cell) for cell in cells) for goal, holds in goals.items()}
 
 
