@@ -21,7 +21,6 @@ from tasks.running import RETRIES, RETRY_DELAYS, connect, is_retryable, logger
     retry_delay_seconds=RETRY_DELAYS,
     retry_jitter_factor=0.5,
     retry_condition_fn=is_retryable,
-    tags=["migration"],
 )
 async def migrate_step(target: Target, migration: str, step: str) -> str:
     """Do one step and return what it did; a step that the journal shows as done is skipped."""
@@ -33,7 +32,7 @@ async def migrate_step(target: Target, migration: str, step: str) -> str:
         return message
 
 
-@task(name="migration-phase", task_run_name="phase-{phase}", tags=["migration"])
+@task(name="migration-phase", task_run_name="phase-{phase}")
 async def mark_phase(target: Target, migration: str, phase: str, reason: str, message: str, run: str) -> None:
     """Write the phase of the migration and publish its journal."""
     async with connect(target) as kube:
@@ -48,7 +47,6 @@ async def mark_phase(target: Target, migration: str, phase: str, reason: str, me
     retry_delay_seconds=RETRY_DELAYS,
     retry_jitter_factor=0.5,
     retry_condition_fn=is_retryable,
-    tags=["migration"],
 )
 async def roll_back(target: Target, migration: str) -> str:
     """Bring the traffic back to the legacy proxies."""

@@ -91,7 +91,6 @@ def _restarts(fleet: Fleet) -> bool:
     retry_delay_seconds=RETRY_DELAYS,
     retry_jitter_factor=0.5,
     retry_condition_fn=is_retryable,
-    tags=["rotation"],
 )
 async def rotate_step(target: Target, step: str, since: datetime | None, emergency: bool) -> StepReport:
     """Do one step and prove it on every proxy; return what was done."""
