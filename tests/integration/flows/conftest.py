@@ -18,8 +18,19 @@ def harness() -> Iterator[None]:
     """A server with a database of its own that flows of this process talk to."""
     with prefect_test_harness(server_startup_timeout=180):
         yield
+    collect_clients()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collected() -> Iterator[None]:
+    """What Prefect leaves to the collector goes with its module, so that no other test is blamed for it."""
+    yield
+    collect_clients()
+
+
+def collect_clients() -> None:
+    """Collect what nobody has closed, without a word; what is ours is collected and judged before."""
     with warnings.catch_warnings():
-        # Prefect leaves its clients to the collector; what is ours is collected and judged before.
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
 

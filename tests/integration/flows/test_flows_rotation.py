@@ -151,7 +151,8 @@ async def test_a_failed_rotation_is_scheduled_again_for_the_fleet_that_failed(
         assert await execute(environment, "-m", "flows.bootstrap") == 0
     assert await execute(environment, "-c", EMIT) == 0
     async with PrefectClient(api=environment["PREFECT_API_URL"]) as client:
-        automations = [automation.name for automation in await client.read_automations()]
+        # Those of fleets with deployments of their own, which other tests have made, end in a name in brackets.
+        automations = [a.name for a in await client.read_automations() if not a.name.endswith(")")]
         assert sorted(automations) == [
             "konverge: a rotation that failed is tried again",
             "konverge: a rotation whose process is gone goes on",
