@@ -322,9 +322,9 @@ async def _onboard_listening(
         for outcome in await onboard_proxies(kube, fleet, gateways, revision, waiting):
             found[outcome.proxy] = outcome
         waiting = [proxy for proxy in waiting if found[proxy.name].outcome.reason == "ProxyUnreachable"]
-        if time.monotonic() > deadline:
+        if not waiting or time.monotonic() > deadline:
             break
-        await asyncio.sleep(LISTEN_PAUSE if waiting else 0.0)
+        await asyncio.sleep(LISTEN_PAUSE)
     return [found[proxy.name] for proxy in proxies]
 
 

@@ -28,6 +28,7 @@ from typing import Any
 import orjson
 from pushing import serving as serving_program
 from pushing.world import FLEET, World, make_document, make_proxy, serving
+from reporting import write_report
 
 from konverge.model.proxy import Proxy, ProxyOutcome
 from konverge.model.revision import Revision
@@ -184,9 +185,7 @@ def main() -> int:
     print(row("", "sick", "visit p99 ms", "ratio", "done p99 ms", "ratio"))
     for name, cell in report.items():
         print(row(name, cell["sick"], cell["visitP99"], cell["visitRatio"], cell["doneP99"], cell["doneRatio"]))
-    target = Path(options.output)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps({"options": vars(options), "cases": report}, indent=2) + "\n")
+    write_report(options.output, {"options": vars(options), "cases": report})
     held = all(cell["visitRatio"] <= LIMIT and cell["doneRatio"] <= LIMIT for cell in report.values())
     print("held" if held else f"a p99 of the healthy ones moved by more than {LIMIT - 1:.0%}")
     return 0 if held else 1

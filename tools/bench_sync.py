@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import platform
 import resource
@@ -36,6 +35,7 @@ from typing import Any
 from pushing.flowing import measure_flow
 from pushing.measuring import Cell, measure, measure_memory
 from pushing.nginx import TRANSPORTS, measure_transports
+from reporting import write_report
 
 GOAL_FIRST = 1.3
 GOAL_KEPT = 0.8
@@ -205,9 +205,7 @@ def main() -> int:
     if unknown := set(options.parts.split(",")) - set(PARTS):
         parser.error(f"unknown parts: {', '.join(sorted(unknown))}")
     report = asyncio.run(run(options))
-    target = Path(options.output)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(report, indent=2) + "\n")
+    write_report(options.output, report)
     return 0 if all(report["goals"].values()) else 1
 
 

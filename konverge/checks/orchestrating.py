@@ -12,7 +12,7 @@ from konverge.checks.measuring import read_skew
 from konverge.checks.scene import Orchestrator, Reading
 from konverge.errors import Unavailable
 from konverge.operate.clock import Clock
-from konverge.operate.orchestrator import default_home, find_server, read_authentication
+from konverge.operate.orchestrator import default_home, find_server, read_authorization
 
 TIMEOUT = 5.0
 
@@ -33,7 +33,7 @@ async def read_orchestrator(clock: Clock, read: Read) -> Reading[Orchestrator] |
 async def _read_server(url: str, clock: Clock) -> Orchestrator:
     try:
         async with httpx.AsyncClient(
-            base_url=url.rstrip("/") + "/", timeout=TIMEOUT, auth=read_authentication()
+            base_url=url.rstrip("/") + "/", timeout=TIMEOUT, headers=read_authorization(os.environ)
         ) as client:
             return await _ask_server(client, url, clock)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:

@@ -6,7 +6,6 @@ Kubernetes holds the state, a run only tells that something ended.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import logging
 import os
@@ -19,6 +18,7 @@ import httpx
 from konverge.errors import Invalid, NotFound, Unavailable
 from konverge.model.fleet import Fleet
 from konverge.model.revision import Revision
+from konverge.operate.orchestrator import read_authorization
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +119,9 @@ class Delegate:
         return run
 
     async def _ask(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        headers = read_authorization(self.environment)
         try:
-            async with httpx.AsyncClient(timeout=TIMEOUT, headers=self._headers(), trust_env=False) as client:
+            async with httpx.AsyncClient(timeout=TIMEOUT, headers=headers, trust_env=False) as client:
                 answer = await client.request(method, self.url + path, json=body)
         except httpx.HTTPError as error:
             raise Unavailable(
@@ -135,13 +136,6 @@ class Delegate:
             raise (Unavailable if answer.status_code >= 500 else Invalid)(text, reason="PrefectRefused", hint=HINT)
         found: dict[str, Any] = answer.json()
         return found
-
-    def _headers(self) -> dict[str, str]:
-        if key := self.environment.get("PREFECT_API_KEY"):
-            return {"Authorization": f"Bearer {key}"}
-        if words := self.environment.get("PREFECT_API_AUTH_STRING"):
-            return {"Authorization": f"Basic {base64.b64encode(words.encode()).decode()}"}
-        return {}
 
 
 def _state(found: Mapping[str, Any]) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from konverge.errors import Conflict, Invalid, KonvergeError, NotFound, Unavailable
 from konverge.kube.client import KubeClient
-from konverge.kube.resources import CERTIFICATES, SECRETS, Object, Resource
+from konverge.kube.resources import CERTIFICATE_REQUESTS, CERTIFICATES, SECRETS, Object
 from konverge.model.fleet import Fleet
 from konverge.operate.clock import Clock, utc_now
 from konverge.pki.authority import CONTROLLER, LONGEST_NAME, PROXIES, Identity, LeafRequest
@@ -26,7 +26,6 @@ from konverge.pki.issuing import GivenIssuer, Issuer, read_issued
 from konverge.pki.keys import RSA_BITS, KeyType
 from konverge.pki.keystore import SecretStore
 
-CERTIFICATE_REQUESTS = Resource("cert-manager.io", "v1", "certificaterequests", "CertificateRequest")
 """What cert-manager makes of a Certificate for each leaf; why none comes stands in its conditions alone."""
 ISSUE_SECONDS = 180.0
 """How long a leaf may take; an issuer inside the cluster needs seconds, one that asks another needs minutes."""

@@ -80,7 +80,7 @@ def _version(lease: Object | None) -> str:
 async def claim_fleet(kube: KubeClient, fleet: Fleet, within: float = CLAIM_SECONDS) -> AsyncIterator[Claim]:
     """Wait up to ``within`` seconds for the right to sync a fleet, and hold it in the block; Busy without it."""
     identity = f"{name_process()}/{next(_claims)}"
-    await _release_dead(kube, fleet)
+    await release_dead(kube, f"{fleet.name}-sync", fleet.namespace)
     candidate = Candidate(kube, f"{fleet.name}-sync", fleet.namespace, identity)
     claim = Claim(candidate)
     async with _running(candidate.run()):
@@ -165,9 +165,9 @@ def is_gone(holder: str) -> bool:
     return started.partition("/")[0] != _started_at(int(number))
 
 
-async def _release_dead(kube: KubeClient, fleet: Fleet) -> None:
-    """Free the Lease where its holder is known to be gone."""
-    lease = await kube.find(LEASES, f"{fleet.name}-sync", fleet.namespace)
+async def release_dead(kube: KubeClient, name: str, namespace: str) -> None:
+    """Free a Lease where its holder is known to be gone."""
+    lease = await kube.find(LEASES, name, namespace)
     holder = str((lease or {}).get("spec", {}).get("holderIdentity") or "")
     if lease is None or not await asyncio.to_thread(is_gone, holder):
         return

@@ -7,12 +7,14 @@ loses task runs at exit. Prefect is never imported here; the server is a process
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -80,16 +82,20 @@ async def is_healthy(url: str, timeout: float = 10.0) -> bool:
     return response.status_code == 200
 
 
-def read_authentication() -> httpx.Auth | None:
-    """Return what the environment says to sign in with: PREFECT_API_AUTH_STRING, user:password."""
-    user, colon, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
-    return httpx.BasicAuth(user, password) if colon else None
+def read_authorization(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the header that signs in, by the variables of Prefect's own clients; none where they are not set."""
+    if key := environment.get("PREFECT_API_KEY"):
+        return {"Authorization": f"Bearer {key}"}
+    if words := environment.get("PREFECT_API_AUTH_STRING"):
+        return {"Authorization": f"Basic {base64.b64encode(words.encode()).decode()}"}
+    return {}
 
 
 async def is_deployed(url: str, name: str, timeout: float = 10.0) -> bool:
     """Tell whether a server has a deployment, FLOW/NAME; Unavailable where it gives no answer to that."""
     try:
-        async with httpx.AsyncClient(timeout=timeout, trust_env=False, auth=read_authentication()) as client:
+        headers = read_authorization(os.environ)
+        async with httpx.AsyncClient(timeout=timeout, trust_env=False, headers=headers) as client:
             response = await client.get(f"{url}/deployments/name/{name}")
     except httpx.HTTPError as error:
         raise _unreachable(url) from error

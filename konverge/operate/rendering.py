@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from konverge.errors import Forbidden, NotFound
 from konverge.kong.marker import add_marker, find_shadows
+from konverge.kube.caching import ALWAYS_SERVED
 from konverge.kube.client import KubeClient
 from konverge.kube.resources import SECRETS, SOURCES, Object, Resource
 from konverge.model.fleet import Fleet
@@ -40,7 +41,7 @@ async def _list_kind(kube: KubeClient, resource: Resource) -> list[Object]:
     except NotFound:
         return []
     except Forbidden:
-        if resource.group in ("", "networking.k8s.io", "discovery.k8s.io"):
+        if resource.group in ALWAYS_SERVED:
             raise
         return []
 

@@ -11,12 +11,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from konverge.errors import CheckRefused, Conflict, Unavailable
+from konverge.errors import CheckRefused, Unavailable
 from konverge.kube.client import KubeClient
 from konverge.kube.leasing import Candidate
 from konverge.kube.resources import LEASES
 from konverge.model.fleet import Fleet
-from konverge.operate.claiming import is_gone, name_process
+from konverge.operate.claiming import name_process, release_dead
 
 RESERVE_SECONDS = 25.0
 """How long one waits: a lease whose holder is gone runs out after 15 s."""
@@ -40,7 +40,7 @@ class Reservation:
 async def reserve_rotation(kube: KubeClient, fleet: Fleet) -> AsyncIterator[Reservation]:
     """Hold the fleet's rotation lease while the block runs; CheckRefused names the run that holds it."""
     name = f"{fleet.name}-rotation"
-    await _free_if_gone(kube, name, fleet.namespace)
+    await release_dead(kube, name, fleet.namespace)
     candidate = Candidate(kube, name, fleet.namespace, name_process())
     campaign = asyncio.create_task(candidate.run())
     try:
@@ -52,16 +52,6 @@ async def reserve_rotation(kube: KubeClient, fleet: Fleet) -> AsyncIterator[Rese
     finally:
         campaign.cancel()
         await asyncio.wait({campaign})
-
-
-async def _free_if_gone(kube: KubeClient, name: str, namespace: str) -> None:
-    """Free the lease where its holder is known to be gone."""
-    lease = await kube.find(LEASES, name, namespace)
-    holder = str((lease or {}).get("spec", {}).get("holderIdentity") or "")
-    if lease is None or not await asyncio.to_thread(is_gone, holder):
-        return
-    with suppress(Conflict):
-        await kube.replace(LEASES, {**lease, "spec": {**lease["spec"], "holderIdentity": ""}})
 
 
 async def _refuse(kube: KubeClient, fleet: Fleet, name: str) -> CheckRefused:

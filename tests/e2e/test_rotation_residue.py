@@ -191,15 +191,8 @@ async def working(residue: Residue) -> AsyncIterator[None]:
     """A Prefect worker with the deployments of prefect.yaml, as in a cluster."""
     ended = await prefect(residue, "-c", "from konverge.cli.main import run; run()", "server", "bootstrap")
     assert ended == 0, residue.place / "prefect.log"
-    with (residue.place / "worker.log").open("ab") as log:
-        worker = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "prefect", "worker", "start", "--pool", "konverge", "--type", "process"),
-            cwd=ROOT,
-            env=client_environment(residue.scenario.prefect),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+    words = ("-m", "prefect", "worker", "start", "--pool", "konverge", "--type", "process")
+    worker = await start_python(residue, "worker.log", *words)
     try:
         yield
         assert worker.returncode is None
@@ -213,10 +206,10 @@ async def working(residue: Residue) -> AsyncIterator[None]:
             await worker.wait()
 
 
-async def prefect(residue: Residue, *words: str) -> int:
-    """Run a command of Python with its output in a log of its own."""
-    with (residue.place / "prefect.log").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
+async def start_python(residue: Residue, name: str, *words: str) -> asyncio.subprocess.Process:
+    """Start a command of Python as a client of the Prefect server, with its output in a log of its own."""
+    with (residue.place / name).open("ab") as log:
+        return await asyncio.create_subprocess_exec(
             *(sys.executable, *words),
             cwd=ROOT,
             env=client_environment(residue.scenario.prefect),
@@ -224,6 +217,11 @@ async def prefect(residue: Residue, *words: str) -> int:
             stdout=log,
             stderr=log,
         )
+
+
+async def prefect(residue: Residue, *words: str) -> int:
+    """Run a command of Python to its end."""
+    process = await start_python(residue, "prefect.log", *words)
     try:
         async with asyncio.timeout(180):
             return await process.wait()

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from konverge.kube.resources import Object
+from konverge.kube.resources import Object, Resource
+
+ISSUERS = Resource("cert-manager.io", "v1", "issuers", "Issuer")
+CLUSTER_ISSUERS = Resource("cert-manager.io", "v1", "clusterissuers", "ClusterIssuer", namespaced=False)
+SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 
 
 def build_deployment(name: str, namespace: str, replicas: int = 1) -> Object:

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from konverge.errors import Conflict, Invalid, Unavailable
 from konverge.kube.client import KubeClient
 from konverge.kube.crds import build_crds
-from konverge.kube.resources import CERTIFICATES, CRDS, PODS, PROXY_FLEETS, SECRETS, Object, Resource
+from konverge.kube.resources import CERTIFICATE_REQUESTS, CERTIFICATES, CRDS, PODS, PROXY_FLEETS, SECRETS, Object
 from konverge.kube.streaming import ExecResult
 from konverge.lab.pod import die_with_parent
 from konverge.model.fleet import Fleet, FleetSpec
@@ -32,7 +32,7 @@ from konverge.model.fleet import Identity as IdentitySpec
 from konverge.model.fleet import Issuer as IssuerSpec
 from konverge.model.proxy import Proxy
 from konverge.operate import reloading, rotating
-from konverge.operate.certmanager import CERTIFICATE_REQUESTS, CertManagerIssuer, build_certificate
+from konverge.operate.certmanager import CertManagerIssuer, build_certificate
 from konverge.operate.connecting import GatewayPool
 from konverge.operate.fleets import parse_fleet
 from konverge.operate.following import follow_issuer, is_behind
@@ -54,14 +54,11 @@ from konverge.pki.issuing import Issuer
 from konverge.pki.keys import KeyType
 from tests.e2e.town import Town, open_town
 
-from .objects import build_pod, build_running_status
+from .objects import CLUSTER_ISSUERS, ISSUERS, SERVICE_ACCOUNTS, build_pod, build_running_status
 from .planes import Plane
 from .waiting import wait_for
 
 pytestmark = pytest.mark.kube
-ISSUERS = Resource("cert-manager.io", "v1", "issuers", "Issuer")
-CLUSTER_ISSUERS = Resource("cert-manager.io", "v1", "clusterissuers", "ClusterIssuer", namespaced=False)
-SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 CLUSTER_NAMESPACE = "kube-system"
 """Where ClusterIssuers find their Secrets; cert-manager's own default."""
 AUTHORITY = "house-ca"

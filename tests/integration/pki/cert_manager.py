@@ -18,8 +18,7 @@ from typing import Any
 
 from konverge.errors import Conflict, KonvergeError, NotFound
 from konverge.kube.client import KubeClient
-from konverge.kube.resources import CERTIFICATES, CRDS, SECRETS, Object
-from konverge.operate.certmanager import CERTIFICATE_REQUESTS
+from konverge.kube.resources import CERTIFICATE_REQUESTS, CERTIFICATES, CRDS, SECRETS, Object
 from konverge.pki.authority import Authority, Identity, LeafRequest
 from konverge.pki.inspecting import CLOCK_SKEW, to_pem
 

@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from konverge.kube.client import KubeClient
 from konverge.kube.crds import build_crds
 from konverge.kube.resources import CRDS, NAMESPACES
-
-
-@dataclass(frozen=True)
-class ApiServer:
-    """A running stand-in: where its files are, and how it is reached."""
-
-    directory: Path
-    kubeconfig: Path
-    pid: int
+from tests.integration.pki.cert_manager import CertManager, run_cert_manager
+from tests.serving import ApiServer, serve_api
 
 
 @pytest.fixture(scope="session")
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    directory = tmp_path_factory.mktemp("pki-apiserver")
-    command = [sys.executable, "-m", "konverge.lab.apiserver", "--listen", "127.0.0.1:0", "--dir", str(directory)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            kubeconfig = json.loads(process.stdout.readline())["kubeconfig"]
-            yield ApiServer(directory, Path(kubeconfig), process.pid)
-        finally:
-            process.terminate()
-            process.wait(10)
+    with serve_api(tmp_path_factory.mktemp("pki-apiserver")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -64,3 +44,9 @@ async def namespace(kube: KubeClient) -> str:
     name = f"pki-{uuid.uuid4().hex[:8]}"
     await kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     return name
+
+
+@pytest.fixture
+async def manager(kube: KubeClient, namespace: str) -> AsyncIterator[CertManager]:
+    async with run_cert_manager(kube, namespace) as running:
+        yield running

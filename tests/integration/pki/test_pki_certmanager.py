@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 
@@ -28,7 +27,7 @@ from konverge.operate.identities import (
 )
 from konverge.pki.authority import Authority
 from konverge.pki.keys import KeyType
-from tests.integration.pki.cert_manager import CertManager, run_cert_manager
+from tests.integration.pki.cert_manager import CertManager
 
 
 async def make_fleet(kube: KubeClient, namespace: str, **identity: object) -> Fleet:
@@ -41,12 +40,6 @@ async def make_fleet(kube: KubeClient, namespace: str, **identity: object) -> Fl
         "spec": spec.to_json(),
     }
     return parse_fleet(await kube.create(PROXY_FLEETS, body))
-
-
-@pytest.fixture
-async def manager(kube: KubeClient, namespace: str) -> AsyncIterator[CertManager]:
-    async with run_cert_manager(kube, namespace) as running:
-        yield running
 
 
 @pytest.fixture

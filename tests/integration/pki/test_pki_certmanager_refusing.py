@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
 import pytest
 
 from konverge.errors import Forbidden, Unavailable
 from konverge.kube.client import KubeClient
-from konverge.kube.resources import CERTIFICATES, PROXY_FLEETS, Object, Resource
+from konverge.kube.resources import CERTIFICATE_REQUESTS, CERTIFICATES, PROXY_FLEETS, Object, Resource
 from konverge.model.fleet import Fleet, FleetSpec, Identity, Issuer
-from konverge.operate.certmanager import CERTIFICATE_REQUESTS, CertManagerIssuer
+from konverge.operate.certmanager import CertManagerIssuer
 from konverge.operate.clock import utc_now
 from konverge.operate.fleets import parse_fleet
 from konverge.operate.identities import request_for_controller
-from tests.integration.pki.cert_manager import CertManager, run_cert_manager
+from tests.integration.pki.cert_manager import CertManager
 
 CONTROLLER = "shop-controller-issued"
 PATIENCE = 3.0
 """Seconds in which nothing comes."""
-
-
-@pytest.fixture
-async def manager(kube: KubeClient, namespace: str) -> AsyncIterator[CertManager]:
-    async with run_cert_manager(kube, namespace) as running:
-        yield running
 
 
 @pytest.fixture
